@@ -1,0 +1,145 @@
+"The command line as a user meets it: what works, what goes wrong, what is left behind."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import lmdb
+import pytest
+
+from mnsp.synth import SynthWords, demo_world
+
+
+def run(*args, **kwargs):
+    "Exit code, stdout, stderr of `mnsp ARGS`"
+    done = subprocess.run([sys.executable, '-m', 'mnsp', *map(str, args)], capture_output=True, text=True, timeout=600, **kwargs)
+    return done.returncode, done.stdout, done.stderr
+
+
+def write_words(folder, n=48, seed=0, labels=True):
+    "A folder of rendered words"
+    folder.mkdir(parents=True, exist_ok=True)
+    words = SynthWords(demo_world(), n, seed=seed)
+    texts = []
+    for i in range(n):
+        image, text = words[i]
+        image.save(folder / f'{i}.png')
+        texts.append(f'{i}.png\t{text}\n')
+    if labels: (folder / 'labels.tsv').write_text(''.join(texts), encoding='utf-8')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def words(tmp_path_factory): return write_words(tmp_path_factory.mktemp('data') / 'words')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, words):
+    "Weights of a miniature run of `pretrain`, then `finetune`"
+    out = tmp_path_factory.mktemp('trained')
+    code, stdout, stderr = run('pretrain', '--data', words, '--out', out / 'p', '--steps', 2, '--batch-size', 16, '--workers', 0)
+    assert code == 0, stderr
+    code, stdout, stderr = run('finetune', '--data', words, '--encoder', out / 'p' / 'encoder', '--out', out / 'r', '--steps', 2,
+                               '--batch-size', 16, '--workers', 0, '--short-first', .5)
+    assert code == 0, stderr
+    return out
+
+
+def one_line_error(code, stdout, stderr, *parts):
+    "The last line names what is wrong, and there is no traceback"
+    assert code != 0
+    assert 'Traceback' not in stderr, stderr
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith('mnsp: '), stderr
+    for part in parts: assert part in last, last
+
+
+def test_pretrain_finetune_evaluate_read(trained, words):
+    assert (trained / 'p' / 'log.csv').exists() is (2 >= 10)          # a log row needs ten steps
+    code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', words, '--json')
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    assert set(result) >= {'sets', 'avg', 'w_avg', 'convention'}
+    assert result['sets']['words']['n'] == 48
+    again = json.loads(run('evaluate', '--weights', trained / 'r', '--data', words, '--json')[1])
+    assert again == result
+    code, stdout, stderr = run('read', words / '0.png', '--weights', trained / 'r')
+    assert code == 0, stderr
+    assert stdout.startswith('0.png\t') and len(stdout.strip('\n').split('\t')) == 3
+
+
+def test_bad_data(tmp_path, trained):
+    out = tmp_path / 'out'
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    one_line_error(*run('pretrain', '--data', empty, '--out', out), 'empty')
+    missing = write_words(tmp_path / 'missing', 4)
+    (missing / '2.png').unlink()
+    one_line_error(*run('finetune', '--data', missing, '--out', out), 'labels.tsv', '2.png')
+    bare = tmp_path / 'lmdb'
+    lmdb.open(str(bare)).close()
+    one_line_error(*run('pretrain', '--data', bare, '--out', out), 'lmdb')
+    text = tmp_path / 'text'
+    text.mkdir()
+    (text / 'a.png').write_text('not a picture')
+    one_line_error(*run('pretrain', '--data', text, '--out', out, '--steps', 1, '--workers', 0))
+    one_line_error(*run('finetune', '--data', write_words(tmp_path / 'bare', 4, labels=False), '--out', out), 'no labels')
+    assert not out.exists() or not any(out.rglob('*.safetensors'))    # nothing half-written
+
+
+def test_bad_weights(trained, words, tmp_path):
+    one_line_error(*run('evaluate', '--weights', trained / 'p', '--data', words), 'Recognizer is needed')
+    one_line_error(*run('read', words / '0.png', '--weights', tmp_path), 'config.json')
+    one_line_error(*run('finetune', '--data', words, '--out', tmp_path, '--encoder', words), 'config.json')
+
+
+def test_out_not_writable(words, tmp_path):
+    blocked = tmp_path / 'file'
+    blocked.write_text('')
+    one_line_error(*run('demo', '--data', words, '--out', blocked / 'out'), 'cannot write')
+    one_line_error(*run('pretrain', '--data', words, '--out', blocked), 'cannot write')
+
+
+def test_one_broken_picture_is_replaced_counted_and_reported(tmp_path):
+    folder = write_words(tmp_path / 'words', 24)
+    (folder / '7.png').write_bytes(b'\x89PNG broken')
+    code, stdout, stderr = run('pretrain', '--data', folder, '--out', tmp_path / 'out', '--epochs', 2, '--batch-size', 8, '--workers', 2)
+    assert code == 0, stderr
+    assert '1' in stdout and '7.png' in stdout
+
+
+@pytest.fixture(scope='module')
+def demo_out(tmp_path_factory, words):
+    "A miniature of the demo on real folders"
+    out = tmp_path_factory.mktemp('demo') / 'out'
+    tests = write_words(out.parent / 'street', 10, seed=5)
+    code, stdout, stderr = run('demo', '--data', words, '--test', tests, '--out', out, '--minutes', .6)
+    assert code == 0, stderr
+    return out
+
+
+def test_demo_on_folders_gives_the_same_numbers_again(demo_out):
+    numbers = json.loads((demo_out / 'metrics.json').read_text())
+    assert numbers['evaluation']['sets']['street']['n'] == 10
+    page = (demo_out / 'report.html').read_text()
+    assert page.count('data:image/png') >= 8 and '<script' not in page
+    code, stdout, stderr = run('evaluate', '--weights', demo_out, '--data', demo_out.parent / 'street', '--json')
+    assert code == 0, stderr
+    assert json.loads(stdout)['sets']['street'] == numbers['evaluation']['sets']['street']
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals differ on Windows')
+def test_interrupted_demo_keeps_what_it_has(words, tmp_path):
+    out = tmp_path / 'out'
+    process = subprocess.Popen([sys.executable, '-m', 'mnsp', 'demo', '--data', str(words), '--out', str(out), '--minutes', '5'],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log, limit = out / 'pretraining.csv', time.time() + 120
+    while not log.exists() and time.time() < limit and process.poll() is None: time.sleep(.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert 'interrupted while pre-training' in stdout and str(out) in stdout
+    assert json.loads((out / 'metrics.json').read_text())['stopped'] == 'pre-training'
+    assert (out / 'pretrained' / 'model.safetensors').exists() and (out / 'report.html').exists()

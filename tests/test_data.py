@@ -1,0 +1,260 @@
+"Broken and odd data: what would not read well in the notebook"
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zlib
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnsp.charset import Charset, english
+from mnsp.data import (
+    Cached,
+    Concat,
+    DataError,
+    FolderSource,
+    LmdbSource,
+    Subset,
+    WordDataset,
+    open_source,
+    split_source,
+    to_rgb,
+    to_tensor,
+    word_loader,
+)
+from mnsp.synth import SynthWords, World, demo_world
+
+
+def png(value=0, size=(40, 12)):
+    buffer = io.BytesIO()
+    Image.new('RGB', size, (value, value, value)).save(buffer, 'png')
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "20 one-coloured pictures; number i has grey level i"
+    for i in range(20):
+        (tmp_path/f'{i}.png').write_bytes(png(i))
+    (tmp_path/'labels.tsv').write_text(''.join(f'{i}.png\tword{i}\n' for i in range(20)))
+    return tmp_path
+
+
+def write_lmdb(path, images, labels=None, count=None):
+    with lmdb.open(str(path), map_size=2**22) as env, env.begin(write=True) as t:
+        for i, data in enumerate(images, 1):
+            if data is not None:
+                t.put(b'image-%09d' % i, data)
+            if labels:
+                t.put(b'label-%09d' % i, labels[i-1])
+        t.put(b'num-samples', str(len(images) if count is None else count).encode())
+    return path
+
+
+@pytest.mark.parametrize('damage, reason', [
+    (lambda p: p.write_bytes(png()[:45]), 'unreadable'),
+    (lambda p: p.write_text('a text'), 'unreadable'),
+    (lambda p: p.write_bytes(b''), 'empty'),
+    (lambda p: p.unlink(), 'missing'),
+    (lambda p: (p.unlink(), p.mkdir()), 'unreadable'),
+    (lambda p: Image.new('1', (6000, 6000)).save(p), 'too large'),
+    (lambda p: p.write_bytes(png()[:8]+os.urandom(300)), 'unreadable'),
+])
+def test_every_kind_of_damage_has_its_reason(folder, damage, reason):
+    source = FolderSource(folder)
+    damage(folder/'4.png')
+    words = WordDataset(source, charset=english)
+    batches = list(word_loader(words, 8))
+    assert sum(len(x) for x, _ in batches) == 20
+    assert words.broken() == [('4.png', reason)]
+    assert '1 of 20 pictures broken' in words.report() and '4.png' in words.report()
+
+
+def test_substitute_brings_its_own_target_and_is_never_broken(folder):
+    source = FolderSource(folder)
+    for i in (2, 5, 9):
+        (folder/f'{i}.png').write_bytes(b'no')
+    words = WordDataset(source, seed=3)
+    for i in range(20):
+        x, target = words[i]
+        assert x.float().mean().item() == target      # the grey level of the picture that is shown
+        assert (target == i) == (i not in (2, 5, 9))
+    assert [words[i][1] for i in (2, 5, 9)] == [WordDataset(source, seed=3)[i][1] for i in (2, 5, 9)]
+    assert {WordDataset(source, seed=s)[2][1] for s in range(10)} != {words[2][1]}
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_workers_report_to_the_parent(folder, workers):
+    source = FolderSource(folder)
+    (folder/'4.png').write_bytes(b'')
+    (folder/'17.png').unlink()
+    words = WordDataset(source)
+    cached = Cached(words, bar=False, workers=workers)
+    assert cached.broken() == words.broken() == [('4.png', 'empty'), ('17.png', 'missing')]
+    assert len(cached) == 20 and cached.report() == words.report()
+
+
+def test_limit_of_broken_pictures(folder):
+    source = FolderSource(folder)
+    for i in range(4):
+        (folder/f'{i}.png').write_bytes(b'')
+    assert len(list(word_loader(WordDataset(source), 20))) == 1             # 4 of 20: just at the limit
+    (folder/'4.png').write_bytes(b'')
+    with pytest.raises(DataError, match='^5 of 20 pictures are broken'):
+        list(word_loader(WordDataset(source), 20))
+    with pytest.raises(DataError) as error:
+        list(word_loader(WordDataset(source), 20, workers=1))
+    assert str(error.value).startswith('5 of 20') and '\n' not in str(error.value)
+    assert len(WordDataset(source, max_broken=1.)) == 20
+
+
+def test_all_broken_stays_in_place_when_blank(folder):
+    source = FolderSource(folder)
+    for i in range(20):
+        (folder/f'{i}.png').write_bytes(b'')
+    blank = WordDataset(source, on_broken='blank', max_broken=1.)
+    (x, targets), = word_loader(blank, 20)
+    assert x.unique().tolist() == [128] and targets.tolist() == list(range(20)) and len(blank.broken()) == 20
+    with pytest.raises(DataError, match='no substitute'):
+        WordDataset(source, max_broken=1.)[0]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('0.png\tone\n\n1.png two\n', 'line 3: .*TAB'),
+    ('0.png\t\n', 'line 1'),
+    ('\tword\n', 'line 1'),
+    ('0.png\tone\nx.png\ttwo\ny.png\tthree\n', "line 2: no image 'x.png' .*1 more"),
+    ('', 'lists no images'),
+])
+def test_bad_labels_are_named(folder, text, message):
+    (folder/'labels.tsv').write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_source(folder)
+
+
+def test_labels_as_windows_and_the_web_write_them(folder):
+    "BOM, CRLF, no last line end, TAB inside the text, line separators that are no line ends"
+    rows = ['0.png\tnaïve', '1.png\ta\tb', '2.png\tx\u2028y', '3.png\t停車場']
+    (folder/'labels.tsv').write_bytes(('\ufeff'+'\r\n'.join(rows)).encode())
+    source = FolderSource(folder)
+    assert [source.label(i) for i in range(4)] == ['naïve', 'a\tb', 'x\u2028y', '停車場']
+
+
+def test_labelled_files_in_folders(tmp_path):
+    for place in ('a', 'images/b'):
+        (tmp_path/place).mkdir(parents=True)
+        (tmp_path/place/'1.png').write_bytes(png(7))
+    (tmp_path/'labels.tsv').write_text('a/1.png\tone\nb/1.png\ttwo\nimages/b/1.png\ttwo\n')
+    source = FolderSource(tmp_path)
+    assert [t for _, t in source] == ['one', 'two', 'two'] and source.name(1) == 'b/1.png'
+
+
+def test_unlabelled_folder_leaves_out_what_is_no_picture(tmp_path):
+    (tmp_path/'deep/er').mkdir(parents=True)
+    for name in ('b.PNG', 'deep/er/a.png', '._b.png', 'notes.txt'):
+        (tmp_path/name).write_bytes(png())
+    source = open_source(tmp_path)
+    assert source.names == ['b.PNG', 'deep/er/a.png'] and not source.labelled and source.label(0) is None
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'I;16', 'I', 'F', 'YCbCr', 'HSV'])
+def test_every_mode_becomes_rgb(mode):
+    im = to_rgb(Image.new(mode, (9, 5)))
+    assert im.mode == 'RGB' and to_tensor(im).shape == (3, 32, 128)
+
+
+@pytest.mark.filterwarnings('error')
+def test_palette_with_transparency_is_silent(tmp_path):
+    im = Image.new('P', (9, 5))
+    im.save(tmp_path/'x.png', transparency=bytes([0, 255]))
+    assert FolderSource(tmp_path)[0][0].mode == 'RGB'
+
+
+def test_lmdb_with_holes(tmp_path):
+    path = write_lmdb(tmp_path/'db', [png(i) if i not in (3, 6) else [None, b''][i == 6] for i in range(12)])
+    words = WordDataset(LmdbSource(path))
+    list(word_loader(words, 4))
+    assert words.broken() == [('image-000000004', 'missing'), ('image-000000007', 'empty')]
+
+
+def test_lmdb_labels(tmp_path):
+    source = open_source(write_lmdb(tmp_path/'db', [png()]*3, ['eins'.encode(), 'größe'.encode(), b'caf\xe9']))
+    assert source.labelled and source.label(1) == 'größe'
+    with pytest.raises(DataError, match='label-000000003: not UTF-8'):
+        source.label(2)
+
+
+@pytest.mark.parametrize('count', [0, 'many', ''])
+def test_lmdb_without_a_number(tmp_path, count):
+    with pytest.raises(DataError, match='num-samples'):
+        open_source(write_lmdb(tmp_path/'db', [png()], count=count))
+
+
+def test_lmdb_single_file_is_read_again_when_rewritten(tmp_path):
+    path, new = tmp_path/'words.lmdb', tmp_path/'new'
+    for n in (1, 2):
+        with lmdb.open(str(new), subdir=False, map_size=2**22) as env, env.begin(write=True) as t:
+            t.put(b'num-samples', b'%d' % n)
+            t.put(b'image-000000001', png(n))
+        os.replace(new, path)
+        source = open_source(path)
+        assert len(source) == n and np.asarray(source[0][0])[0, 0, 0] == n
+
+
+def test_lmdb_in_workers_after_reading_in_the_parent(tmp_path):
+    source = LmdbSource(write_lmdb(tmp_path/'db', [png(i) for i in range(30)]))
+    assert source[0][0].size == (40, 12)
+    x = torch.cat([x for x, _ in word_loader(WordDataset(Concat([source, LmdbSource(tmp_path/'db')])), 8, workers=2)])
+    assert x[:, 0, 0, 0].tolist() == list(range(30))*2
+    assert len(pickle.loads(pickle.dumps(source))) == 30
+
+
+def test_split_follows_the_crc_of_the_file_name():
+    class Names:
+        labelled = False
+        def __len__(self): return 500
+        def name(self, i): return f'some/folder/{i}.png'
+
+    train, valid = split_source(Names())
+    assert valid.indices == [i for i in range(500) if zlib.crc32(f'{i}.png'.encode()) % 10 == 0]
+    assert sorted(train.indices+valid.indices) == list(range(500))
+
+
+def test_left_out_words(folder):
+    (folder/'labels.tsv').write_text('0.png\tabcd\n1.png\tabc\n2.png\tab\n')
+    words = WordDataset(FolderSource(folder), charset=Charset('abc'), max_len=4)
+    assert (len(words), words.left_out, words[0][1].tolist()) == (2, 1, [0, 1, 2, 3])
+    assert '1 of 3 words left out' in words.report()
+    with pytest.raises(DataError, match='all 3 words'):
+        WordDataset(FolderSource(folder), charset=english, max_len=2)
+
+
+def test_cached_batches_equal_single_items(folder):
+    cached = Cached(WordDataset(FolderSource(folder), charset=english), bar=False)
+    for workers in (0, 2):
+        x, ids = next(iter(word_loader(cached, 20, workers=workers)))
+        assert torch.equal(x, cached.images) and torch.equal(ids, cached.targets)
+    assert Subset(FolderSource(folder), [3]).name(0) == '3.png'
+
+
+def test_rendered_words_are_the_same_in_another_process():
+    code = ("import zlib; from mnsp.synth import SynthWords, demo_world; w = SynthWords(demo_world(), 9, seed=2); "
+            "print(zlib.crc32(b''.join(w[i][0].tobytes()+w.label(i).encode() for i in range(9))))")
+    env = {**os.environ, 'PYTHONHASHSEED': '7'}
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, check=True).stdout
+    words = SynthWords(demo_world(), 9, seed=2)
+    assert int(out) == zlib.crc32(b''.join(words[i][0].tobytes()+words.label(i).encode() for i in range(9)))
+
+
+def test_extreme_worlds_render():
+    for world in (World(min_len=20, max_len=24, words=0), World(min_len=1, max_len=1), World(size=(8, 8)),
+                  World(geometry=1, size=(64, 256), contrast=.6)):
+        words = SynthWords(world, 40)
+        for i in range(40):
+            image, text, mask = words.render(i)
+            assert image.size == world.size[::-1] and mask.shape == tuple(world.size) and world.min_len <= len(text)

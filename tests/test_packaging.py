@@ -1,0 +1,110 @@
+"""The wheel: what is in it, and that it works where none of the tools of development is installed."""
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+
+import pytest
+
+BUILD_FILES = "settings.ini setup.py pyproject.toml constraints.txt MANIFEST.in LICENSE README.md CHANGELOG.md".split()
+
+# Runs one statement in a process in which the tools of development cannot be imported.
+BLOCKED = """
+import sys
+class Blocked:
+    names = set("nbdev execnb nbformat nbclient nbconvert notebook jupyterlab jupyter_server jupyter_client ipykernel "
+                "IPython pytest".split())
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in self.names: raise ModuleNotFoundError(f'{name} is a tool of development', name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def settings(root):
+    parser = configparser.ConfigParser(delimiters=["="])
+    parser.read(root/"settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory):
+    "The wheel of this tree, built from a copy so that nothing is left in the tree and nothing old gets in."
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in BUILD_FILES: shutil.copy(root/name, tree)
+    shutil.copytree(root/"mnsp", tree/"mnsp", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
+               "--wheel-dir", str(out), str(tree)]
+    built = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert built.returncode == 0, built.stdout + built.stderr
+    found, = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    "The wheel unpacked into a folder of its own."
+    folder = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def run_blocked(installed, code, cwd):
+    env = {**os.environ, "PYTHONPATH": str(installed), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", BLOCKED + code], cwd=cwd, env=env, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL)
+
+
+def test_wheel_holds_the_package_and_nothing_else(root, wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for path in (root/"mnsp").rglob("*.py")}
+    assert modules <= set(names)
+    assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py"} <= set(names)
+    assert any(re.fullmatch(r"mnsp-[^/]+\.dist-info/(licenses/)?LICENSE", name) for name in names)
+    assert not [name for name in names if name.endswith((".ipynb", ".pyc"))]
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"mnsp"}
+
+
+def test_metadata_is_that_of_settings(root, installed):
+    info, = installed.glob("mnsp-*.dist-info")
+    metadata, wanted = Parser().parsestr((info/"METADATA").read_text(encoding="utf-8")), settings(root)
+    version = re.search(r'__version__ = "(.+)"', (root/"mnsp"/"__init__.py").read_text(encoding="utf-8"))[1]
+    assert (metadata["Name"], metadata["Version"], metadata["Summary"]) == ("mnsp", version, wanted["description"])
+    assert metadata["Requires-Python"] == f">={wanted['min_python']}"
+    assert wanted["license"] in (metadata["License-Expression"], metadata["License"])
+    needed = {re.match(r"[\w-]+", line)[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
+    assert needed == {re.match(r"[\w-]+", line)[0] for line in wanted["requirements"].split()}
+    assert "mnsp = mnsp.cli:main" in (info/"entry_points.txt").read_text(encoding="utf-8")
+
+
+def test_constraints_are_pins_without_addresses(root):
+    lines = [line for line in (root/"constraints.txt").read_text(encoding="utf-8").splitlines()
+             if line and not line.startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r'[\w-]+==[\w.]+( ; python_version >= "3\.\d+")?', line)]
+    pinned = {line.partition("==")[0] for line in lines}
+    for key in ("requirements", "dev_requirements"):
+        assert {re.match(r"[\w-]+", line)[0] for line in settings(root)[key].split()} <= pinned
+
+
+def test_imports_without_tools_of_development(installed, tmp_path):
+    done = run_blocked(installed, "import mnsp; print(mnsp.__file__)", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(str(installed))
+
+
+def test_every_module_imports_without_tools_of_development(installed, tmp_path):
+    code = ("import importlib, pkgutil, mnsp\n"
+            "for m in pkgutil.walk_packages(mnsp.__path__, 'mnsp.'):\n"
+            "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n")
+    done = run_blocked(installed, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_without_tools_of_development(installed, tmp_path):
+    code = "import runpy; sys.argv = ['mnsp', '--help']; runpy.run_module('mnsp', run_name='__main__', alter_sys=True)"
+    done = run_blocked(installed, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
