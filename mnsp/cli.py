@@ -24,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
                        "Start with: mnsp demo")
 
 _data = "Folder of pictures (with labels.tsv: `file TAB text`), or an LMDB. May be given several times."
+_no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
 DataOption = Annotated[list[Path], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
 WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help="Folder that a fine-tuning or the demo wrote.")]
@@ -39,10 +40,10 @@ OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for s
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
 def demo(
-    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + " Left out: words are rendered.")] = None,
+    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
     test: Annotated[Optional[list[Path]], typer.Option('--test', help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
-    minutes: Annotated[float, typer.Option(help="For the whole run.")] = 12.,
+    minutes: Annotated[float, typer.Option(help="For the whole run.")] = 10.,
     seed: SeedOption = 0,
 ):
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
@@ -62,7 +63,7 @@ def pretrain(
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'mnsp',
     preset: Annotated[str, typer.Option(help="tiny, small or base.")] = 'tiny',
-    teacher: Annotated[Optional[Path], typer.Option(help="Folder of a pre-training whose encoder is the frozen teacher.")] = None,
+    teacher: Annotated[Optional[Path], typer.Option(help="A pre-training's folder: its encoder, frozen, is the teacher.")] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
     seed: SeedOption = 0, workers: WorkersOption = 2,
@@ -101,11 +102,11 @@ def finetune(
     data: DataOption,
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help="Folder of a pre-training; left out: from scratch, tiny.")] = None,
-    charset: Annotated[Optional[Path], typer.Option(help="Text file with the characters to read; left out: 94 English ones.")] = None,
+    charset: Annotated[Optional[Path], typer.Option(help="Text file of the characters to read; left out: English.")] = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out and counted.")] = 25,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
-    short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer; helps small models.")] = 0.,
+    short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer.")] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2,
 ):
     "Train a recogniser on labelled words, from a pre-trained encoder; OUT holds what `read` and `evaluate` need."
@@ -121,7 +122,8 @@ def finetune(
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
     chars = (Charset.from_file(charset) if charset else english)
     source = _source(data)
-    if not source.labelled: raise DataError(f"{', '.join(map(str, data))} has no labels; fine-tuning needs labels.tsv or label-%09d keys")
+    if not source.labelled:
+        raise DataError(f"{', '.join(map(str, data))}: no labels; fine-tuning needs labels.tsv or label-%09d keys")
     start = hub.load_model(encoder) if encoder else None
     start = getattr(start, 'encoder', start)
     dataset, out = WordDataset(source, charset=chars, max_len=max_len, seed=seed), prepare_out(out)
@@ -132,8 +134,9 @@ def finetune(
     sampler = f.ShortFirst(f.label_lengths(dataset), seed) if short_first else None
     loader = word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers, sampler=sampler,
                          drop_last=len(dataset) > batch_size)
-    try: f.finetune(model, loader, lr, 1. if start is None else .75, optimizer, FinetuneAugment(strength=.5), short_first=short_first,
-                    seed=seed, steps=steps, minutes=minutes, epochs=epochs, bar='fine-tuning', history=History(path=new_log(out)))
+    try: f.finetune(model, loader, lr, .75 if start else 1., optimizer, FinetuneAugment(strength=.5), seed=seed,
+                    short_first=short_first, steps=steps, minutes=minutes, epochs=epochs, bar='fine-tuning',
+                    history=History(path=new_log(out)))
     except KeyboardInterrupt: typer.echo('interrupted; keeping what there is')
     hub.save_model(model, out)
     if dataset.broken() or dataset.left_out: typer.echo(dataset.report())
@@ -143,17 +146,16 @@ def finetune(
 @app.command()
 def evaluate(
     weights: WeightsOption,
-    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + " Left out: the demo's held-out rendered words.")] = None,
+    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     batch_size: BatchOption = 64,
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity."
     from mnsp import hub
-    from mnsp.data import open_source
-    from mnsp.demo import held_out_words
+    from mnsp.demo import held_out_words, named_sources
     from mnsp.evaluate import evaluate as score
     model = hub.load_model(weights, 'Recognizer')
-    sources = {p.resolve().name: open_source(p) for p in data} if data else held_out_words()
+    sources = named_sources(data) if data else held_out_words()
     result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=not as_json)
     typer.echo(json.dumps(result.to_dict(), indent=1) if as_json else result.table())
 
@@ -166,19 +168,20 @@ def read(
 ):
     "Read pictures of words; prints `file TAB text TAB confidence`."
     from mnsp import hub
-    from mnsp.data import FolderSource, WordDataset, word_loader
+    from mnsp.data import FileSource, WordDataset, find_images, word_loader
     model = hub.load_model(weights, 'Recognizer')
-    failed = 0
+    files = []
     for path in pictures:
         if not path.exists(): raise DataError(f"{path} does not exist")
-        source = FolderSource(path)
-        dataset = WordDataset(source, size=model.cfg.encoder.img_size, on_broken='blank', max_broken=1.)
-        answers = [a for images, _ in word_loader(dataset, batch_size) for a in model.read(images)]
-        broken = dict(dataset.broken()); failed += len(broken)
-        for i, (text, confidence) in enumerate(answers):
-            name = source.name(i)
-            line = f'{name}\t\tcannot be read: {broken[name]}' if name in broken else f'{name}\t{text}\t{confidence:.3f}'
-            typer.echo(line, err=name in broken)
+        found = [path / name for name in find_images(path)] if path.is_dir() else [path]
+        if not found: raise DataError(f"{path}: no pictures in it")
+        files += found
+    dataset = WordDataset(FileSource(files), size=model.cfg.encoder.img_size, on_broken='blank', max_broken=1.)
+    answers = [answer for images, _ in word_loader(dataset, batch_size) for answer in model.read(images)]
+    failed = dict(dataset.broken())
+    for name, (text, confidence) in zip(dataset.source.files, answers):
+        if name in failed: typer.echo(f'{name}\t\tcannot be read: {failed[name]}', err=True)
+        else: typer.echo(f'{name}\t{text}\t{confidence:.3f}')
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/20_cli.ipynb #00000012

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'suffixes', 'DataError', 'BrokenImage', 'to_rgb', 'open_image', 'why_broken', 'read_labels',
-           'find_listed', 'find_images', 'FolderSource', 'environment', 'lmdb_get', 'LmdbSource', 'is_lmdb',
-           'open_source', 'Subset', 'is_labelled', 'Concat', 'in_validation', 'split_source', 'WordDataset',
+           'find_listed', 'find_images', 'FolderSource', 'FileSource', 'environment', 'lmdb_get', 'LmdbSource',
+           'is_lmdb', 'open_source', 'Subset', 'is_labelled', 'Concat', 'in_validation', 'split_source', 'WordDataset',
            'words_that_fit', 'to_tensor', 'check', 'broken', 'report', 'listed', 'word_loader', 'Cached']
 
 # %% ../nbs/02_data.ipynb #00000003
@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 import lmdb
 import numpy as np
 import torch
-from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 # %% ../nbs/02_data.ipynb #00000006
 class DataError(ValueError):
@@ -157,6 +157,22 @@ class FolderSource:
     def name(self, i): return self.names[i]
 
 # %% ../nbs/02_data.ipynb #00000018
+class FileSource:
+    "Picture files, unlabelled; a missing one is broken when it is asked for"
+    labelled = False
+    def __init__(self,
+        files, # paths
+    ):
+        self.files = [str(f) for f in files]
+        if not self.files:
+            raise DataError("no picture files given")
+
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i): return open_image(self.files[i], self.files[i]), None
+    def label(self, i): return None
+    def name(self, i): return self.files[i]
+
+# %% ../nbs/02_data.ipynb #0000001b
 _environments = {} # real path -> (process, file, environment)
 
 def environment(path):
@@ -179,7 +195,7 @@ def lmdb_get(path, key):
     with environment(path).begin() as transaction:
         return transaction.get(key.encode())
 
-# %% ../nbs/02_data.ipynb #00000019
+# %% ../nbs/02_data.ipynb #0000001c
 class LmdbSource:
     "Pictures in an LMDB with keys image-%09d from 1, label-%09d (may be absent) and num-samples"
     def __init__(self,
@@ -225,7 +241,7 @@ def is_lmdb(path):
     "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
     return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
 
-# %% ../nbs/02_data.ipynb #0000001d
+# %% ../nbs/02_data.ipynb #00000020
 def open_source(
     path, # an LMDB or a folder of images
 ):        # LmdbSource or FolderSource; DataError when it is neither
@@ -239,7 +255,7 @@ def open_source(
         raise DataError(f"{path}: neither a folder of images nor an LMDB")
     return FolderSource(path)
 
-# %% ../nbs/02_data.ipynb #00000020
+# %% ../nbs/02_data.ipynb #00000023
 class Subset:
     "Some items of a source"
     def __init__(self,
@@ -259,7 +275,7 @@ def is_labelled(source):
     "True when the source's items have texts"
     return getattr(source, 'labelled', True)
 
-# %% ../nbs/02_data.ipynb #00000021
+# %% ../nbs/02_data.ipynb #00000024
 class Concat:
     "Several sources as one"
     def __init__(self,
@@ -283,7 +299,7 @@ class Concat:
         k = int(np.searchsorted(self.ends, i, side='right'))
         return getattr(self.sources[k], method)(i-(int(self.ends[k-1]) if k else 0))
 
-# %% ../nbs/02_data.ipynb #00000024
+# %% ../nbs/02_data.ipynb #00000027
 def in_validation(name, valid=10):
     "True when the CRC-32 of the file name (without folders) is divisible by `valid`"
     return zlib.crc32(PurePosixPath(name).name.encode()) % valid == 0
@@ -300,7 +316,7 @@ def split_source(
         raise DataError(f"{len(source)} items are too few to split off one in {valid}: one side would be empty")
     return [Subset(source, [i for i, h in enumerate(held) if h == side]) for side in (False, True)]
 
-# %% ../nbs/02_data.ipynb #00000027
+# %% ../nbs/02_data.ipynb #0000002a
 class WordDataset(Dataset):
     "Pictures as uint8 [3,H,W] with targets; broken ones replaced, counted, reported"
     def __init__(self,
@@ -335,7 +351,7 @@ def words_that_fit(source, charset, max_len):
     labels = (source.label(i) for i in range(len(source)))
     return [i for i, text in enumerate(labels) if text is not None and charset.fits(text, max_len)]
 
-# %% ../nbs/02_data.ipynb #00000028
+# %% ../nbs/02_data.ipynb #0000002b
 def to_tensor(
     im,             # PIL RGB picture
     size=(32, 128), # (height, width)
@@ -345,7 +361,7 @@ def to_tensor(
         im = im.resize(size[::-1], Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(im)).permute(2, 0, 1).contiguous()
 
-# %% ../nbs/02_data.ipynb #00000029
+# %% ../nbs/02_data.ipynb #0000002c
 def _read(self:WordDataset, i):
     "Picture and target of item `i`; None, and recorded, when it is broken"
     try:
@@ -380,7 +396,7 @@ def __getitem__(self:WordDataset, i):
 for f in _read, _target, __getitem__:
     setattr(WordDataset, f.__name__, f)
 
-# %% ../nbs/02_data.ipynb #0000002a
+# %% ../nbs/02_data.ipynb #0000002d
 def check(self:WordDataset):
     "DataError when more than `max_broken` of all pictures were found broken"
     n = int(self.codes.count_nonzero())
@@ -412,7 +428,7 @@ def listed(rows, most=3):
 for f in check, broken, report:
     setattr(WordDataset, f.__name__, f)
 
-# %% ../nbs/02_data.ipynb #00000034
+# %% ../nbs/02_data.ipynb #00000037
 def word_loader(
     dataset,         # `WordDataset` or `Cached`
     batch_size=64,   # pictures per batch
@@ -420,13 +436,14 @@ def word_loader(
     seed=0,          # of the order
     workers=0,       # reading processes; 0: read in this one
     drop_last=False, # leave out a last, smaller batch
+    sampler=None,    # torch `Sampler` of indices, in place of `shuffle`
 ) -> DataLoader:     # of (uint8 [B,3,H,W], targets [B,...])
     "Batches of pictures and targets"
-    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=workers, drop_last=drop_last,
+    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=workers, drop_last=drop_last, sampler=sampler,
                       generator=torch.Generator().manual_seed(seed), persistent_workers=workers > 0,
                       pin_memory=torch.cuda.is_available())
 
-# %% ../nbs/02_data.ipynb #0000003c
+# %% ../nbs/02_data.ipynb #0000003f
 class Cached(Dataset):
     "A data set decoded once into one uint8 tensor [n,3,H,W]"
     def __init__(self,
@@ -437,7 +454,7 @@ class Cached(Dataset):
         self.dataset, self.left_out, self.size, self.charset = dataset, dataset.left_out, dataset.size, dataset.charset
         loader, targets, n = word_loader(dataset, 256, workers=workers), [], 0
         self.images = torch.empty(len(dataset), 3, *dataset.size, dtype=torch.uint8)
-        for images, target in progress_bar(loader, leave=False) if bar else loader:
+        for images, target in tqdm(loader, 'reading pictures', leave=False, disable=not bar):
             self.images[n:n+len(images)] = images
             n += len(images)
             targets.append(target)

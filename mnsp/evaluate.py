@@ -13,7 +13,7 @@ from typing import TypedDict
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastprogress.fastprogress import progress_bar
+from tqdm.auto import tqdm
 from rapidfuzz.distance import Levenshtein
 from torch import nn
 
@@ -161,10 +161,7 @@ class _Numbered:
 def _read(reader, dataset, batch_size, workers, device, bar, name):
     "The reader's answers in the order of the dataset"
     answers, batches = [], word_loader(dataset, batch_size, workers=workers)
-    if bar:
-        batches = progress_bar(batches)
-        batches.comment = name
-    for images, indices in batches:
+    for images, indices in tqdm(batches, f'reading {name}', leave=False, disable=not bar):
         batch = list(reader(images if device is None else images.to(device)))
         if len(batch) != len(images):
             raise ValueError(f"reader answered {len(batch)} readings for {len(images)} pictures; it must give one each")

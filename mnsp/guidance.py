@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['levels', 'Draws', 'frame_corners', 'homography', 'crop', 'turn', 'warp', 'filter_kernel', 'filter_each',
-           'colour_matrix', 'recolour', 'solarize', 'Strength', 'GuidanceView', 'jitter', 'show_views', 'motion_kernel',
-           'rescale', 'FinetuneAugment']
+           'colour_matrix', 'recolour', 'solarize', 'keep_readable', 'Strength', 'GuidanceView', 'jitter', 'show_views',
+           'motion_kernel', 'rescale', 'FinetuneAugment']
 
 # %% ../nbs/04_guidance.ipynb #00000003
 import math
@@ -100,9 +100,9 @@ def warp(
 ) -> torch.Tensor: # float [B, C, H, W]
     "Look at the quadrilateral, displaced: one bilinear resampling, the border continued"
     h, w = x.shape[-2:]
-    v, u = [(torch.arange(n, device=x.device) + .5) / n for n in (h, w)]
-    u, v, m = u[None, None, :], v[None, :, None], homography(corners)[..., None, None]
-    at = m[:, :, 0] * u[:, None] + m[:, :, 1] * v[:, None] + m[:, :, 2] # [B, 3, H, W]
+    v, u = [((torch.arange(n, device=x.device) + .5) / n) for n in (h, w)]
+    places = torch.stack([u.expand(h, w), v[:, None].expand(h, w), torch.ones_like(u).expand(h, w)]) # [3, H, W]
+    at = (homography(corners) @ places.flatten(1)).unflatten(2, (h, w))
     at = at[:, :2] / at[:, 2:] + F.interpolate(displacement, size=(h, w), mode='bilinear', align_corners=True)
     return F.grid_sample(x, at.permute(0, 2, 3, 1), padding_mode='border', align_corners=False)
 
@@ -162,22 +162,35 @@ def _mean_grey(x):
 def solarize(
     x: torch.Tensor, # float [B, 3, H, W], 0..255
     threshold: torch.Tensor, # float [B]; at or above it values are inverted, so 256 changes nothing
-    least: float = .5, # share of the contrast (standard deviation of grey) that must be left
 ) -> torch.Tensor: # float [B, 3, H, W]
-    "Invert bright values, but not where that makes the picture flat"
-    inverted = torch.where(x >= threshold[:, None, None, None], 255 - x, x)
-    def contrast(x): return x.mean(1).flatten(1).std(1)
-    flat = contrast(inverted) < least * contrast(x)
-    return torch.where(flat[:, None, None, None], x, inverted)
+    "Invert bright values"
+    return torch.where(x < threshold[:, None, None, None], x, 255 - x)
 
 # %% ../nbs/04_guidance.ipynb #0000001e
+def _contrast(x):
+    "Standard deviation of grey, from every second row and column: [B]"
+    grey = x[..., ::2, ::2].mean(1).flatten(1)
+    return ((grey * grey).mean(1) - grey.mean(1) ** 2).clamp(min=0).sqrt()
+
+def keep_readable(
+    before: torch.Tensor, # float [B, 3, H, W], 0..255
+    after: torch.Tensor, # float [B, 3, H, W], 0..255: the same in other colours
+    share: float = .3, # of the contrast that must be left
+    floor: float = 8., # grey levels of contrast that must be left, if there were so many
+) -> torch.Tensor: # float [B, 3, H, W]
+    "`after`, but `before` for samples whose contrast is lost"
+    had = _contrast(before)
+    lost = _contrast(after) < torch.minimum(had, (share * had).clamp(min=floor))
+    return torch.where(lost[:, None, None, None], before, after)
+
+# %% ../nbs/04_guidance.ipynb #00000021
 @dataclass(frozen=True)
 class Strength:
     "How much a guidance view may change; ranges are (low, high), None switches an operation off"
     crop_rows: float | None = .1 # share of the height cut off at the top and at the bottom, at most
     crop_cols: float | None = .02 # share of the width, left and right
     rotate: float | None = 15. # degrees, at most
-    distort: tuple | None = (.03, .05) # spread of the lattice's shifts, share of height and width
+    distort: tuple | None = (.03, .05) # spread of the lattice's shifts, share of height and of half the width
     perspective: tuple | None = (.02, .06) # spread of the corners' shifts inwards, share of height and width
     sharpen: float | None = .5 # blending factor, at most
     blur: tuple | None = (.5, 1.5) # sigma in pixels
@@ -188,12 +201,18 @@ class Strength:
     jitter_p: float = .8
     grey_p: float = .2 # fully grey
     at_least: int = 3 # so many operations to all of them are on
+    readable: tuple | None = (.3, 8.) # contrast to be left: share, grey levels
 
     def operations(self) -> tuple: # of names
         "Operations to choose from"
         names = ('crop_rows', 'crop_cols', 'rotate', 'distort', 'perspective', 'sharpen', 'blur', 'contrast',
                  'solarize', 'grayscale')
         return tuple(name for name in names if getattr(self, name) is not None)
+
+    def only_geometry(self) -> bool:
+        "Are colours and sharpness left alone?"
+        return not (self.sharpen or self.blur or self.contrast or self.solarize or self.grayscale or self.jitter_p
+                    or self.grey_p)
 
 levels = dict(
     weak=Strength(distort=None, perspective=None, sharpen=None, blur=None, contrast=None, solarize=None,
@@ -202,7 +221,7 @@ levels = dict(
     strong=Strength(crop_rows=.15, crop_cols=.03, rotate=22., distort=(.045, .075), perspective=(.03, .09), sharpen=.75,
                     blur=(.75, 2.), contrast=(.35, 1.), solarize=(32., 160.), jitter=(.6, .6, .4, .2)))
 
-# %% ../nbs/04_guidance.ipynb #00000020
+# %% ../nbs/04_guidance.ipynb #00000023
 class GuidanceView(nn.Module):
     "The same text in another look, every sample its own (LMIM, guidance view generation)"
     def __init__(self,
@@ -239,37 +258,41 @@ class GuidanceView(nn.Module):
         if s.rotate: corners = turn(corners, draws.uniform(-s.rotate, s.rotate) * on['rotate'], x.shape[3] / x.shape[2])
         if s.distort:
             spread = draws.uniform(*s.distort) * on['distort']
-            shifts = 2 * spread[:, None, None, None] * draws.normal((2, 4, 4))
+            shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
+            shifts = torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
         return warp(x, corners, shifts)
 
     def look(self, x, draws, on):
         "Sharpness, contrast, solarizing and colour"
         s = self.strength
+        if s.only_geometry(): return x
         def amount(name, low, high, off): return torch.where(on[name], draws.uniform(low, high), off)
         if s.blur or s.sharpen:
             sigma = amount('blur', *s.blur, 0.) if s.blur else torch.zeros(len(x), device=x.device)
             x = filter_each(x, filter_kernel(sigma, amount('sharpen', 0, s.sharpen, 0.) if s.sharpen else sigma * 0))
-        if s.contrast: x = 127.5 + amount('contrast', *s.contrast, 1.)[:, None, None, None] * (x.clamp(0, 255) - 127.5)
-        if s.solarize: x = solarize(x.clamp(0, 255), amount('solarize', *s.solarize, 256.))
+        before = x = x.clamp_(0, 255)
+        if s.contrast: x = (x - 127.5).mul_(amount('contrast', *s.contrast, 1.)[:, None, None, None]).add_(127.5)
+        if s.solarize: x = solarize(x, amount('solarize', *s.solarize, 256.))
         colour = torch.where(draws.chance(s.grey_p), 0., 1.)
         if s.grayscale: colour = colour * (1 - amount('grayscale', 0, s.grayscale, 0.))
-        return jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour)
+        x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
+        return keep_readable(before, x, *s.readable) if s.readable else x
 
-# %% ../nbs/04_guidance.ipynb #00000021
+# %% ../nbs/04_guidance.ipynb #00000024
 def _check(x):
     "uint8 [B, 3, H, W], or a ValueError"
     if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 [B, 3, H, W], got {str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
     return x
 
-def _to_uint8(x): return (x.clamp(0, 255) + .5).to(torch.uint8)
+def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
 
 def jitter(x, draws, amounts, on, colour=1.):
     "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
     brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
     return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
 
-# %% ../nbs/04_guidance.ipynb #00000023
+# %% ../nbs/04_guidance.ipynb #00000026
 def show_views(
     x: torch.Tensor, # uint8 [B, 3, H, W]
     views, # uint8 [B, 3, H, W], or a dict of such: name -> views
@@ -279,14 +302,16 @@ def show_views(
     views = views if isinstance(views, dict) else {'view': views}
     columns = {'picture': x, **views}
     n = min(n, len(x))
-    fig, axes = plt.subplots(n, len(columns), squeeze=False, figsize=(2.6 * len(columns), .7 * n))
+    fig, axes = plt.subplots(n, len(columns), squeeze=False, figsize=(2 * len(columns), .55 * n))
     for column, (name, pictures) in zip(axes.T, columns.items()):
         column[0].set_title(name, fontsize=9)
-        for ax, im in zip(column, pictures): ax.imshow(im.permute(1, 2, 0).cpu()); ax.axis('off')
+        for ax, im in zip(column, pictures):
+            ax.imshow(im.permute(1, 2, 0).cpu(), interpolation='nearest')
+            ax.axis('off')
     fig.tight_layout(pad=.2)
     return fig
 
-# %% ../nbs/04_guidance.ipynb #0000002e
+# %% ../nbs/04_guidance.ipynb #00000035
 def motion_kernel(
     length: torch.Tensor, # float [B], pixels; 1 or less: no blur
     degrees: torch.Tensor, # float [B]
@@ -311,7 +336,7 @@ def rescale(
         x = torch.where((halvings == k)[:, None, None, None], small, x)
     return x
 
-# %% ../nbs/04_guidance.ipynb #00000030
+# %% ../nbs/04_guidance.ipynb #00000037
 class FinetuneAugment(nn.Module):
     "ABINet's augmentation for fine-tuning, batched, every sample its own draw"
     def __init__(self,
@@ -322,7 +347,8 @@ class FinetuneAugment(nn.Module):
     ):
         super().__init__()
         if not 0 <= strength <= 1: raise ValueError(f"strength must lie in 0..1, got {strength}")
-        self.strength, self.geometry_p, self.deterioration_p, self.colour_p = strength, geometry_p, deterioration_p, colour_p
+        self.strength, self.geometry_p = strength, geometry_p
+        self.deterioration_p, self.colour_p = deterioration_p, colour_p
 
     def extra_repr(self): return ', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
 

@@ -12,7 +12,6 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -46,7 +45,8 @@ def save_model(
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     config = dict(kind=type(model).__name__, config=asdict(model.cfg), **(extra or {}))
-    if config['kind'] not in _kinds: raise WeightsError(f"cannot save a {config['kind']}: not one of {', '.join(_kinds)}")
+    if config['kind'] not in _kinds:
+        raise WeightsError(f"cannot save a {config['kind']}: not one of {', '.join(_kinds)}")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_atomically(path / 'model.safetensors', lambda p: save_file(state, p))
     write_atomically(path / 'config.json', lambda p: p.write_text(json.dumps(config, indent=1), encoding='utf-8'))
@@ -59,7 +59,8 @@ def read_config(
     "Configuration of saved weights"
     path = Path(path)
     for name in ('config.json', 'model.safetensors'):
-        if not (path / name).is_file(): raise WeightsError(f"{path} holds no {name}: give the folder that a run wrote its weights to")
+        if not (path / name).is_file():
+            raise WeightsError(f"{path} holds no {name}: give the folder that a run wrote its weights to")
     try: config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
     except ValueError as e: raise WeightsError(f"{path / 'config.json'} is not readable as JSON: {e}") from None
     if not isinstance(config, dict) or config.get('kind') not in _kinds or 'config' not in config:
@@ -72,7 +73,8 @@ def build(config: dict, where: str) -> nn.Module:
         kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=lambda d: bare_pretrainer(d),
                      Recognizer=lambda d: Recognizer(RecognizerConfig.from_dict(d)))
         return kinds[config['kind']](config['config'])
-    except (TypeError, KeyError) as e: raise WeightsError(f"{where}: the configuration does not fit this version: {e}") from None
+    except (TypeError, KeyError) as e:
+        raise WeightsError(f"{where}: the configuration does not fit this version: {e}") from None
 
 def bare_pretrainer(d: dict) -> Pretrainer:
     "A pre-training model with room for a frozen teacher's weights, if it had one"

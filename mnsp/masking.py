@@ -104,13 +104,13 @@ def show_masks(
 ) -> Figure:
     "Pictures under masks, hidden tokens grey: one row per mask, one column per picture"
     n = min(n, len(images))
-    fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(3.2 * n, .86 * len(masks)))
+    fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(2.2 * n, .6 * len(masks)))
     patch = images.shape[2] // grid[0], images.shape[3] // grid[1]
     for row, (name, mask) in zip(axes, masks.items()):
         row[0].set_ylabel(name, rotation=0, ha='right', va='center')
         hidden = mask.view(-1, 1, *grid).repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
         for ax, im in zip(row, torch.where(hidden, 128, images[:len(mask)])):
-            ax.imshow(im.permute(1, 2, 0).byte().cpu()); ax.set(xticks=[], yticks=[])
+            ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest'); ax.set(xticks=[], yticks=[])
     fig.tight_layout(pad=.3)
     return fig
 

@@ -96,10 +96,10 @@ class Pretrainer(nn.Module):
         if mask is not None: views.masks[finest] = mask
         if self.guidance:
             guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
-        parts, fills = {}, []
+        looked, targets, parts, fills = self.teacher.look(images), {}, {}, []
+        for k in {task.scale for task in cfg.tasks}: targets[k] = self.teacher(looked, scales[k], cfg.encoder.grid(k))
         for task in cfg.tasks:
-            pred, hidden = fill_in(self.decoder, task, views, guide)
-            target = self.teacher(images, scales[task.scale], cfg.encoder.grid(task.scale))
+            (pred, hidden), target = fill_in(self.decoder, task, views, guide), targets[task.scale]
             parts[task.name] = parts.get(task.name, 0) + task.weight * masked_loss(pred, target, hidden)
             fills.append(dict(task=task, pred=pred, target=target, mask=hidden))
         if self.guidance: parts['align'] = cfg.align * alignment_loss(views.cls(), guide[:, 0])
@@ -333,15 +333,15 @@ def feature_colours(
 @torch.no_grad()
 def show_reconstruction(
     model: Pretrainer,
-    images: torch.Tensor, # uint8 [B, 3, H, W]; the first few are drawn
-    n: int = 4,
+    images: torch.Tensor, # uint8 [B, 3, H, W]: all are used, since the EMA target is centred over them
+    n: int = 4, # how many are drawn
     seed: int = 0, # of the masks
 ) -> plt.Figure:
     "Rows of picture, what is visible, target and prediction, for each fill-in task of the method"
     device = next(model.parameters()).device
     keep, model.generator = model.generator, torch.Generator(device).manual_seed(seed)
     was_training = model.training
-    out = model.eval()(images[:n].to(device))
+    out = model.eval()(images.to(device))
     model.generator = keep; model.train(was_training)
     scales = [s.cpu() for s in pyramid(images[:n], model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio)]
     n = len(images[:n])

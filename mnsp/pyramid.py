@@ -67,7 +67,7 @@ def show_pyramid(
         (h, w), (rows, cols) = scale.shape[-2:], grid_of(scale.shape[-2:], patch_size)
         axes[0, k].set_title(f'{h}×{w} pixels, {rows}×{cols} tokens', fontsize=9)
         for ax, im in zip(axes[:, k], scale):
-            ax.imshow(im.permute(1, 2, 0).byte().cpu(), extent=(0, cols, rows, 0),
+            ax.imshow(im.permute(1, 2, 0).byte().cpu(), extent=(0, cols, rows, 0), interpolation='nearest',
                       aspect=patch_size[0] / patch_size[1])
             ax.set(xticks=range(cols + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[])
             ax.grid(color='w', linewidth=.3, alpha=.6); ax.tick_params(length=0)

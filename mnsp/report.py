@@ -8,7 +8,7 @@ __all__ = ['Section', 'png_data', 'write_report']
 # %% ../nbs/18_report.ipynb #00000003
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +22,7 @@ class Section:
     text: str = '' # a paragraph
     figures: tuple = () # of matplotlib figures, or (figure, caption)
     table: tuple = () # rows of cells, the first is the header
+    lines: str = '' # text in columns, shown as it is
 
 def png_data(
     figure: plt.Figure,
@@ -47,6 +48,7 @@ figure { margin: .6rem 0; } img { max-width: 100%; height: auto; } figcaption { 
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .facts div { background: #fff; border-radius: .7rem; padding: .7rem 1.1rem; box-shadow: 0 1px 3px #0002; }
 .facts b { display: block; font-size: 1.5rem; }
+pre { overflow-x: auto; font-size: .8rem; line-height: 1.35; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #e3e6ea; }
 </style></head><body><main>
@@ -55,8 +57,10 @@ th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px sol
 {% for s in sections %}
 <section><h2>{{ s.title }}</h2>{% if s.text %}<p>{{ s.text }}</p>{% endif %}
 {% for src, caption in s.figures %}
-<figure><img src="{{ src }}" alt="{{ caption or s.title }}">{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>
+<figure><img src="{{ src }}" alt="{{ caption or s.title }}">
+{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>
 {% endfor %}
+{% if s.lines %}<pre>{{ s.lines }}</pre>{% endif %}
 {% if s.table %}<div class="wide"><table><tr>{% for c in s.table[0] %}<th>{{ c }}</th>{% endfor %}</tr>
 {% for row in s.table[1:] %}<tr>{% for c in row %}<td>{{ c }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>{% endif %}
@@ -74,7 +78,7 @@ def write_report(
 ) -> Path:
     "Write a self-contained HTML page; figures are closed"
     def picture(f): return (png_data(f[0]), f[1]) if isinstance(f, tuple) else (png_data(f), '')
-    filled = [Section(s.title, s.text, [picture(f) for f in s.figures], s.table) for s in sections]
+    filled = [replace(s, figures=[picture(f) for f in s.figures]) for s in sections]
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.tmp')
     temporary.write_text(_page.render(title=title, lead=lead, sections=filled, facts=facts or {}), encoding='utf-8')

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .encoder import Encoder, EncoderConfig
+from .encoder import Encoder
 
 # %% ../nbs/07_teacher.ipynb #00000008
 def patchify(
@@ -51,10 +51,12 @@ class PixelTarget(nn.Module):
     def width(self) -> int: # values per token
         return self.patch_size[0] * self.patch_size[1] * 3
 
+    def look(self, images): "Pixels need no pass over the full picture"
+
     @torch.no_grad()
     def forward(self,
-        images: torch.Tensor, # uint8 or float [B, 3, H, W], 0..255, full resolution
-        scale_image: torch.Tensor, # the same words at the target's scale
+        looked, # unused
+        scale_image: torch.Tensor, # uint8 or float [B, 3, h, w], 0..255: the words at the target's scale
         grid: tuple, # unused: a scale's pixels lie on its own grid
     ) -> torch.Tensor: # float32 [B, N, P]
         "Each scale's own pixels, normalised per patch"
@@ -103,14 +105,22 @@ class EncoderTarget(nn.Module):
         return self.encoder.cfg.dim
 
     @torch.no_grad()
-    def forward(self,
+    def look(self,
         images: torch.Tensor, # uint8 or float [B, 3, H, W], 0..255, full resolution
+    ) -> torch.Tensor: # [B, N, D]
+        "See the whole picture, once for all scales"
+        return self.encoder(images)[:, 1:]
+
+    @torch.no_grad()
+    def forward(self,
+        looked: torch.Tensor, # [B, N, D] from `look`
         scale_image: torch.Tensor, # unused: the teacher sees full resolution at every scale
         grid: tuple, # (rows, cols) of the target
     ) -> torch.Tensor: # float32 [B, rows·cols, D]
         "Features of the whole picture, pooled to the grid and normalised"
-        features = self.encoder(images)[:, 1:]
-        return normalize_features(pool_features(features, self.encoder.cfg.grid(), grid))
+        return self.normalize(pool_features(looked, self.encoder.cfg.grid(), grid))
+
+    def normalize(self, features): return normalize_features(features)
 
     def update(self, student: Encoder): "A frozen teacher does not learn"
 
@@ -120,10 +130,7 @@ class EMATarget(EncoderTarget):
         super().__init__(encoder)
         self.momentum = momentum
 
-    @torch.no_grad()
-    def forward(self, images, scale_image, grid): # as `EncoderTarget`
-        "Features of the whole picture, pooled to the grid and centred over the batch"
-        return centre_features(pool_features(self.encoder(images)[:, 1:], self.encoder.cfg.grid(), grid))
+    def normalize(self, features): return centre_features(features)
 
     @torch.no_grad()
     def update(self, student: Encoder):
@@ -135,7 +142,7 @@ def make_teacher(
     teacher, # 'pixels', 'ema', or an `Encoder` to be frozen
     student: Encoder, # the encoder in training
     momentum: float = .996, # of 'ema'
-) -> nn.Module: # answers (images, scale_image, grid) -> [B, N, D], `.width()`, `.update(student)`
+) -> nn.Module: # `.look(images)`, then (looked, scale_image, grid) -> [B, N, P]; `.width()`, `.update(student)`
     "The target that is asked for"
     if isinstance(teacher, Encoder): return EncoderTarget(teacher)
     if teacher == 'pixels': return PixelTarget(student.cfg.patch_size)

@@ -57,7 +57,7 @@ def one_line_error(code, stdout, stderr, *parts):
 
 
 def test_pretrain_finetune_evaluate_read(trained, words):
-    assert (trained / 'p' / 'log.csv').exists() is (2 >= 10)          # a log row needs ten steps
+    assert (trained / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,nsp,align')
     code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', words, '--json')
     assert code == 0, stderr
     result = json.loads(stdout)
@@ -67,7 +67,7 @@ def test_pretrain_finetune_evaluate_read(trained, words):
     assert again == result
     code, stdout, stderr = run('read', words / '0.png', '--weights', trained / 'r')
     assert code == 0, stderr
-    assert stdout.startswith('0.png\t') and len(stdout.strip('\n').split('\t')) == 3
+    assert stdout.split('\t')[0] == str(words / '0.png') and len(stdout.strip('\n').split('\t')) == 3
 
 
 def test_bad_data(tmp_path, trained):
@@ -105,7 +105,7 @@ def test_out_not_writable(words, tmp_path):
 def test_one_broken_picture_is_replaced_counted_and_reported(tmp_path):
     folder = write_words(tmp_path / 'words', 24)
     (folder / '7.png').write_bytes(b'\x89PNG broken')
-    code, stdout, stderr = run('pretrain', '--data', folder, '--out', tmp_path / 'out', '--epochs', 2, '--batch-size', 8, '--workers', 2)
+    code, stdout, stderr = run('pretrain', '--data', folder, '--out', tmp_path / 'out', '--epochs', 2, '--batch-size', 8)
     assert code == 0, stderr
     assert '1' in stdout and '7.png' in stdout
 
