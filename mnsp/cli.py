@@ -16,8 +16,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from .data import DataError
-
 # %% ../nbs/20_cli.ipynb #00000006
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
                   help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a recogniser, read.\n\n"
@@ -29,11 +27,11 @@ DataOption = Annotated[list[Path], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
 WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help="Folder that a fine-tuning or the demo wrote.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
-StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.")]
-MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.")]
-EpochsOption = Annotated[int, typer.Option(help="Passes over the data, if neither --steps nor --minutes is given.")]
-BatchOption = Annotated[int, typer.Option(help="Pictures per step.")]
-WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.")]
+StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
+MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
+EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Pictures per step.", min=1)]
+WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.", min=0)]
 LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: the paper's rule (base · batch / 256).")]
 OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for small models).")]
 
@@ -43,7 +41,7 @@ def demo(
     data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
     test: Annotated[Optional[list[Path]], typer.Option('--test', help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
-    minutes: Annotated[float, typer.Option(help="For the whole run.")] = 10.,
+    minutes: Annotated[float, typer.Option(help="For the whole run.", min=.5)] = 10.,
     seed: SeedOption = 0,
 ):
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
@@ -76,12 +74,12 @@ def pretrain(
     from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
     methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('tiny', 'small', 'base')
-    if method not in methods: raise DataError(f"--method must be one of {', '.join(methods)}, got {method!r}")
-    if preset not in sizes: raise DataError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
-    frozen = hub.load_model(teacher).encoder if teacher else None
+    if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
+    if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
+    frozen = hub.load_model(teacher) if teacher else None
     dataset, out = WordDataset(_source(data), seed=seed), prepare_out(out)
     torch.manual_seed(seed)
-    model = p.Pretrainer(methods[method](preset), teacher=frozen)
+    model = p.Pretrainer(methods[method](preset), teacher=getattr(frozen, 'encoder', frozen))
     loader = word_loader(dataset, batch_size, shuffle=True, seed=seed, workers=workers, drop_last=len(dataset) > batch_size)
     try: p.pretrain(model, loader, lr, optimizer, seed, steps=steps, minutes=minutes, epochs=epochs, bar=method,
                     history=p.History(path=new_log(out)))
@@ -123,7 +121,7 @@ def finetune(
     chars = (Charset.from_file(charset) if charset else english)
     source = _source(data)
     if not source.labelled:
-        raise DataError(f"{', '.join(map(str, data))}: no labels; fine-tuning needs labels.tsv or label-%09d keys")
+        raise ValueError(f"{', '.join(map(str, data))}: no labels; fine-tuning needs labels.tsv or label-%09d keys")
     start = hub.load_model(encoder) if encoder else None
     start = getattr(start, 'encoder', start)
     dataset, out = WordDataset(source, charset=chars, max_len=max_len, seed=seed), prepare_out(out)
@@ -172,9 +170,9 @@ def read(
     model = hub.load_model(weights, 'Recognizer')
     files = []
     for path in pictures:
-        if not path.exists(): raise DataError(f"{path} does not exist")
+        if not path.exists(): raise ValueError(f"{path} does not exist")
         found = [path / name for name in find_images(path)] if path.is_dir() else [path]
-        if not found: raise DataError(f"{path}: no pictures in it")
+        if not found: raise ValueError(f"{path}: no pictures in it")
         files += found
     dataset = WordDataset(FileSource(files), size=model.cfg.encoder.img_size, on_broken='blank', max_broken=1.)
     answers = [answer for images, _ in word_loader(dataset, batch_size) for answer in model.read(images)]

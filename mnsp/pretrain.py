@@ -6,7 +6,7 @@
 __all__ = ['masks', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'mae_tiny', 'mae_small', 'mae_base', 'lmim_tiny',
            'lmim_small', 'lmim_base', 'mnsp_tiny', 'mnsp_small', 'mnsp_base', 'has_bf16', 'autocast', 'Autocast',
            'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'Budget', 'TeacherUpdate', 'History',
-           'Bar', 'fit', 'pretrain', 'feature_colours', 'show_reconstruction', 'show_losses']
+           'Progress', 'fit', 'pretrain', 'feature_colours', 'show_reconstruction', 'show_losses']
 
 # %% ../nbs/11_pretrain.ipynb #00000003
 import csv
@@ -254,22 +254,22 @@ class History(Callback):
                 if len(self.rows) == 1: writer.writeheader()
                 writer.writerow(row)
 
-class Bar(Callback):
+class Progress(Callback):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
     def __init__(self, text: str = ''): self.text = text
     def before_fit(self):
         self.seen, self.start = 0, time.monotonic()
-        self.bar = tqdm(total=100, desc=self.text, bar_format='{desc} {percentage:3.0f}% |{bar}| {postfix}')
+        self.meter = tqdm(total=100, desc=self.text, bar_format='{desc} {percentage:3.0f}% |{bar}| {postfix}')
     def before_batch(self): self.seen += len(self.xb[0])
-    def after_train(self): self.bar.refresh()
     def after_step(self):
         seconds, done = time.monotonic() - self.start, max(self.pct_train, 1e-6)
-        self.bar.n = int(100 * done)
+        self.meter.n = int(100 * done)
         rows = self.history.rows
         loss = f"loss {rows[-1]['loss']:.3f}, " if rows else ''
-        self.bar.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {seconds / done * (1 - done) / 60:.1f} min left')
-    def after_fit(self): self.bar.n = 100; self.bar.close()
+        left = seconds / done * (1 - done) / 60
+        self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
+    def after_fit(self): self.meter.n = 100; self.meter.close()
 
 # %% ../nbs/11_pretrain.ipynb #0000001f
 def fit(
@@ -296,9 +296,11 @@ def fit(
                  history or History(), *cbs]
     if clip: callbacks.append(GradientClip(clip))
     if minutes or steps: callbacks.append(Budget(minutes, steps)); epochs = 1_000_000
-    if bar is not None: callbacks.append(Bar(bar))
+    if bar is not None: callbacks.append(Progress(bar))
     learn = Learner(DataLoaders(loader, []), model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
-    learn.fit(epochs)
+    try: learn.fit(epochs)
+    finally:
+        if bar is not None: learn.progress.meter.close()            # also when the run dies
     return learn
 
 # %% ../nbs/11_pretrain.ipynb #00000020

@@ -14,6 +14,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from jinja2 import Environment
 
+from .hub import write_atomically
+
 # %% ../nbs/18_report.ipynb #00000005
 @dataclass
 class Section:
@@ -79,7 +81,6 @@ def write_report(
     "Write a self-contained HTML page; figures are closed"
     def picture(f): return (png_data(f[0]), f[1]) if isinstance(f, tuple) else (png_data(f), '')
     filled = [replace(s, figures=[picture(f) for f in s.figures]) for s in sections]
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(_page.render(title=title, lead=lead, sections=filled, facts=facts or {}), encoding='utf-8')
-    return temporary.replace(path)
+    page = _page.render(title=title, lead=lead, sections=filled, facts=facts or {})
+    write_atomically(Path(path), lambda p: p.write_text(page, encoding='utf-8'))
+    return Path(path)
