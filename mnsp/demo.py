@@ -75,28 +75,28 @@ def held_out_words(n: int = 1000) -> dict: # name -> source
     "The rendered words that the demo reports: held out of training by their letters, the same whatever the seed"
     return {'rendered': SynthWords(demo_world(), n, seed=1, split='valid')}
 
-def rendered_data(s: DemoSettings, unlabelled: Cached | None = None) -> DemoData:
+def rendered_data(s: DemoSettings, unlabelled: Cached | None = None, bar: bool = True) -> DemoData:
     "Words of the demo's world; those of the held-out set never occur in training"
     world = demo_world()
     charset, max_len = Charset(world.alphabet), world.max_len + 1
     train = SynthWords(world, s.words, seed=s.seed, split='train')
-    labelled = Cached(WordDataset(train, charset=charset, max_len=max_len, seed=s.seed), workers=s.workers)
+    labelled = Cached(WordDataset(train, charset=charset, max_len=max_len, seed=s.seed), bar, s.workers)
     about = (f'{len(labelled):,} rendered words of {world.min_len} to {world.max_len} characters from an alphabet of '
              f'{len(world.alphabet)}, in {len(train.fonts)} fonts')
     return DemoData(unlabelled or labelled, labelled, held_out_words(s.held_out), charset, max_len, about)
 
-def real_data(folders: list, s: DemoSettings) -> DemoData:
+def real_data(folders: list, s: DemoSettings, bar: bool = True) -> DemoData:
     "Pictures from folders or LMDBs"
     parts = [split_source(open_source(f)) for f in folders]
     train, valid = [p[0] for p in parts], [p[1] for p in parts if p[1].labelled and len(p[1])]
-    unlabelled = Cached(WordDataset(Concat(train), seed=s.seed), workers=s.workers)
+    unlabelled = Cached(WordDataset(Concat(train), seed=s.seed), bar, s.workers)
     labelled = [p for p in train if p.labelled]
     if not labelled:
-        data = rendered_data(s, unlabelled)
+        data = rendered_data(s, unlabelled, bar)
         return replace(data, about=f'{len(unlabelled):,} unlabelled pictures for pre-training; for reading, {data.about}')
     charset = Charset('0123456789abcdefghijklmnopqrstuvwxyz')
     simple = with_text(Relabelled(Concat(labelled), waics_text))
-    words = Cached(WordDataset(simple, charset=charset, max_len=s.max_len, seed=s.seed), workers=s.workers)
+    words = Cached(WordDataset(simple, charset=charset, max_len=s.max_len, seed=s.seed), bar, s.workers)
     about = f'{len(unlabelled):,} pictures, {len(words):,} of them with labels, from {len(folders)} folders'
     held_out = {'validation': Concat(valid)} if valid else {}
     return DemoData(unlabelled, words, held_out, charset, s.max_len, about)
@@ -313,7 +313,7 @@ def demo(
     start, out = time.monotonic(), prepare_out(out)
     tests = named_sources(test)
     say = print if bar else lambda *_: None
-    words = real_data(list(data), settings) if data else rendered_data(settings)
+    words = real_data(list(data), settings, bar) if data else rendered_data(settings, bar=bar)
     say(words.about)
     run = new_run(settings, words, out)
     reserve = 20 + .005 * sum(map(len, tests.values()))              # seconds for evaluation and report
