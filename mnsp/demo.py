@@ -85,9 +85,9 @@ def rendered_data(s: DemoSettings, unlabelled: Cached | None = None, bar: bool =
              f'{len(world.alphabet)}, in {len(train.fonts)} fonts')
     return DemoData(unlabelled or labelled, labelled, held_out_words(s.held_out), charset, max_len, about)
 
-def real_data(folders: list, s: DemoSettings, bar: bool = True) -> DemoData:
+def real_data(sources: list, s: DemoSettings, bar: bool = True) -> DemoData:
     "Pictures from folders or LMDBs"
-    parts = [split_source(open_source(f)) for f in folders]
+    parts = [split_source(source) for source in sources]
     train, valid = [p[0] for p in parts], [p[1] for p in parts if p[1].labelled and len(p[1])]
     unlabelled = Cached(WordDataset(Concat(train), seed=s.seed), bar, s.workers)
     labelled = [p for p in train if p.labelled]
@@ -97,7 +97,7 @@ def real_data(folders: list, s: DemoSettings, bar: bool = True) -> DemoData:
     charset = Charset('0123456789abcdefghijklmnopqrstuvwxyz')
     simple = with_text(Relabelled(Concat(labelled), waics_text))
     words = Cached(WordDataset(simple, charset=charset, max_len=s.max_len, seed=s.seed), bar, s.workers)
-    about = f'{len(unlabelled):,} pictures, {len(words):,} of them with labels, from {len(folders)} folders'
+    about = f'{len(unlabelled):,} pictures, {len(words):,} of them with labels, from {len(sources)} sources'
     held_out = {'validation': Concat(valid)} if valid else {}
     return DemoData(unlabelled, words, held_out, charset, s.max_len, about)
 
@@ -240,7 +240,7 @@ def show_reading_curve(rows: list) -> plt.Figure:
 # %% ../nbs/19_demo.ipynb #00000012
 def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
     "Rendered words with the pixels of their text"
-    rendered = [SynthWords(demo_world(), n, seed=2, split='valid').render(i) for i in range(n)]
+    rendered = [SynthWords(demo_world(), n, seed=5, split='valid').render(i) for i in range(n)]
     images = torch.from_numpy(np.stack([np.asarray(r.image) for r in rendered])).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(np.stack([r.mask for r in rendered]))
 
@@ -310,10 +310,10 @@ def demo(
     bar: bool = True, # progress bars and messages
 ) -> dict: # what metrics.json holds
     "Pre-train, fine-tune, evaluate, report; Ctrl-C keeps what there is"
-    start, out = time.monotonic(), prepare_out(out)
-    tests = named_sources(test)
+    start = time.monotonic()
+    sources, tests, out = [open_source(d) for d in data], named_sources(test), prepare_out(out)
     say = print if bar else lambda *_: None
-    words = real_data(list(data), settings, bar) if data else rendered_data(settings, bar=bar)
+    words = real_data(sources, settings, bar) if sources else rendered_data(settings, bar=bar)
     say(words.about)
     run = new_run(settings, words, out)
     reserve = 20 + .005 * sum(map(len, tests.values()))              # seconds for evaluation and report
