@@ -74,6 +74,7 @@ class DecoderConfig:
     order: str = 'sa-ca' # of the guided layers
     dropout: float = 0.
 
+# %% ../nbs/08_decoder.ipynb #0000000e
 class Decoder(nn.Module):
     "Predict targets on a scale's grid from visible tokens, coarse tokens and a guide (LMIM §3.3; coarse: our reading of MNSP)"
     def __init__(self,

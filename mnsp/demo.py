@@ -61,6 +61,7 @@ class Relabelled:
     def label(self, i): text = self.source.label(i); return None if text is None else self.change(text)
     def name(self, i): return self.source.name(i)
 
+# %% ../nbs/19_demo.ipynb #0000000a
 @dataclass
 class DemoData:
     "What a demo works on"
@@ -75,6 +76,7 @@ def held_out_words(n: int = 1000) -> dict: # name -> source
     "The rendered words that the demo reports: held out of training by their letters, the same whatever the seed"
     return {'rendered': SynthWords(demo_world(), n, seed=1, split='valid')}
 
+# %% ../nbs/19_demo.ipynb #0000000b
 def rendered_data(s: DemoSettings, unlabelled: Cached | None = None, bar: bool = True) -> DemoData:
     "Words of the demo's world; those of the held-out set never occur in training"
     world = demo_world()
@@ -85,6 +87,7 @@ def rendered_data(s: DemoSettings, unlabelled: Cached | None = None, bar: bool =
              f'{len(world.alphabet)}, in {len(train.fonts)} fonts')
     return DemoData(unlabelled or labelled, labelled, held_out_words(s.held_out), charset, max_len, about)
 
+# %% ../nbs/19_demo.ipynb #0000000c
 def real_data(sources: list, s: DemoSettings, bar: bool = True) -> DemoData:
     "Pictures from folders or LMDBs"
     parts = [split_source(source) for source in sources]
@@ -105,7 +108,7 @@ def with_text(source): # the same without items whose label is empty
     "Leave out pictures that have nothing to read"
     return Subset(source, [i for i in range(len(source)) if source.label(i)])
 
-# %% ../nbs/19_demo.ipynb #0000000c
+# %% ../nbs/19_demo.ipynb #0000000f
 class ReadingCurve(Callback):
     "Read some held-out words every so many steps: rows of step, seconds and accuracy (WAICS, percent)"
     order, run_valid = 55, False
@@ -131,6 +134,7 @@ class DemoRun:
     curve: ReadingCurve | None = None
     stopped: str = '' # the stage that was interrupted
 
+# %% ../nbs/19_demo.ipynb #00000010
 def new_run(s: DemoSettings, data: DemoData, out: Path) -> DemoRun:
     "Models and logs for a run"
     stages = 'pretraining', 'finetuning'
@@ -138,6 +142,7 @@ def new_run(s: DemoSettings, data: DemoData, out: Path) -> DemoRun:
     torch.manual_seed(s.seed)
     return DemoRun(s, data, Pretrainer(mnsp_tiny()), *(History(path=out / f'{stage}.csv') for stage in stages))
 
+# %% ../nbs/19_demo.ipynb #00000011
 def train(
     run: DemoRun,
     seconds: float, # for both stages together
@@ -161,6 +166,7 @@ def train(
                  minutes=seconds * (1 - s.pretrain_share) / 60, bar=stage if bar else None, **common)
     except KeyboardInterrupt: run.stopped = stage
 
+# %% ../nbs/19_demo.ipynb #00000012
 def reading_curve(data: DemoData, n: int = 100) -> ReadingCurve | None:
     "The callback for the first held-out set"
     if not data.held_out: return None
@@ -169,7 +175,7 @@ def reading_curve(data: DemoData, n: int = 100) -> ReadingCurve | None:
     dataset = WordDataset(Subset(source, list(range(n))), on_broken='blank', max_broken=1.)
     return ReadingCurve(torch.stack([dataset[i][0] for i in range(n)]), [source.label(i) for i in range(n)])
 
-# %% ../nbs/19_demo.ipynb #0000000e
+# %% ../nbs/19_demo.ipynb #00000014
 def named_sources(paths: list) -> dict: # name of the folder -> source
     "Sources by the names under which results are reported"
     names = [Path(p).resolve().name for p in paths]
@@ -187,6 +193,7 @@ def prepare_out(out: str | Path) -> Path:
     except OSError as e: raise DataError(f"cannot write to {out}: {e.strerror or e}; give another --out") from None
     return out
 
+# %% ../nbs/19_demo.ipynb #00000015
 def loss_change(rows: list) -> dict:
     "First and last row of a log, without its clock"
     if not rows: return {}
@@ -194,6 +201,7 @@ def loss_change(rows: list) -> dict:
     return dict(steps=rows[-1]['step'], seconds=rows[-1]['seconds'],
                 **{k: [rows[0][k], rows[-1][k]] for k in parts})
 
+# %% ../nbs/19_demo.ipynb #00000016
 def metrics(run: DemoRun, evaluation, attention: dict, seconds: float) -> dict:
     "All numbers of a run, ready for JSON"
     return dict(settings=asdict(run.settings), data=run.data.about, stopped=run.stopped or None,
@@ -203,7 +211,7 @@ def metrics(run: DemoRun, evaluation, attention: dict, seconds: float) -> dict:
                 evaluation=evaluation.to_dict() if evaluation else None, attention=attention,
                 broken=[list(b) for b in run.data.unlabelled.broken()])
 
-# %% ../nbs/19_demo.ipynb #00000010
+# %% ../nbs/19_demo.ipynb #00000018
 def sample_images(dataset, n: int = 24) -> torch.Tensor: # uint8 [n, 3, H, W]
     "Pictures from all over a data set"
     n = min(n, len(dataset))
@@ -217,6 +225,7 @@ def show_sheet(images: torch.Tensor, columns: int = 6) -> plt.Figure:
     for ax, image in zip(axs.flat, images): ax.imshow(image.permute(1, 2, 0))
     return fig
 
+# %% ../nbs/19_demo.ipynb #00000019
 def show_spelling(recognizer: Recognizer, image: torch.Tensor) -> plt.Figure:
     "Where the decoder looks for each character it writes"
     ids, _ = recognizer.generate(image[None])
@@ -230,6 +239,7 @@ def show_spelling(recognizer: Recognizer, image: torch.Tensor) -> plt.Figure:
         if look is not None: ax.imshow(look.view(grid).float(), cmap='inferno', alpha=.6, extent=(0, 128, 32, 0))
     return fig
 
+# %% ../nbs/19_demo.ipynb #0000001a
 def show_reading_curve(rows: list) -> plt.Figure:
     "Held-out words read over the course of fine-tuning"
     fig, ax = plt.subplots(figsize=(6, 2.4), layout='constrained')
@@ -237,13 +247,14 @@ def show_reading_curve(rows: list) -> plt.Figure:
     ax.set(xlabel='fine-tuning step', ylabel='held-out words read, %', ylim=(0, 100)); ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/19_demo.ipynb #00000012
+# %% ../nbs/19_demo.ipynb #0000001c
 def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
     "Rendered words with the pixels of their text"
     rendered = [SynthWords(demo_world(), n, seed=5, split='valid').render(i) for i in range(n)]
     images = torch.from_numpy(np.stack([np.asarray(r.image) for r in rendered])).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(np.stack([r.mask for r in rendered]))
 
+# %% ../nbs/19_demo.ipynb #0000001d
 def measure_attention(run: DemoRun) -> dict: # name of the encoder -> `attention_report`
     "Attention of an untrained encoder, after pre-training and after fine-tuning"
     images, masks = attention_words()
@@ -252,7 +263,7 @@ def measure_attention(run: DemoRun) -> dict: # name of the encoder -> `attention
     if run.recognizer: encoders['fine-tuned'] = run.recognizer.encoder
     return {name: attention_report(e.cpu().eval(), images, masks) for name, e in encoders.items()}
 
-# %% ../nbs/19_demo.ipynb #00000013
+# %% ../nbs/19_demo.ipynb #0000001e
 def method_sections(run: DemoRun) -> list:
     "The report's part on the method: words, pyramid, views, masks and targets"
     images = sample_images(run.data.unlabelled)
@@ -267,6 +278,7 @@ def method_sections(run: DemoRun) -> list:
                 'directions are shown as colours. "mim" fills in hidden tokens, "nsp" knows the coarser scale too.',
                 [show_reconstruction(run.pretrainer.cpu(), images, n=2)])]
 
+# %% ../nbs/19_demo.ipynb #0000001f
 def training_sections(run: DemoRun) -> list:
     "Loss curves and the reading curve"
     out = []
@@ -281,6 +293,7 @@ def training_sections(run: DemoRun) -> list:
         out.append(Section('Fine-tuning', 'Short words come first, so the loss rises whenever longer words join.', figures))
     return out
 
+# %% ../nbs/19_demo.ipynb #00000020
 def reading_sections(run: DemoRun, evaluation, sources: dict, attention: dict) -> list:
     "Attention, spelling and readings"
     images, _ = attention_words(6)
@@ -301,7 +314,7 @@ def reading_sections(run: DemoRun, evaluation, sources: dict, attention: dict) -
     table += [(k, v['n'], *(f'{v[m]:.1f}' for m in ('waics', 'exact', 'ned'))) for k, v in evaluation.sets.items()]
     return [Section('Result', evaluation.convention, table=table), *out]
 
-# %% ../nbs/19_demo.ipynb #00000015
+# %% ../nbs/19_demo.ipynb #00000022
 def demo(
     data: list = (), # folders or LMDBs with pictures of words; none: rendered words
     test: list = (), # labelled folders or LMDBs to report besides
@@ -320,6 +333,7 @@ def demo(
     train(run, max(settings.minutes * 60 - (time.monotonic() - start) - reserve, 2.), bar)
     return finish(run, {**words.held_out, **tests}, out, start, bar, say)
 
+# %% ../nbs/19_demo.ipynb #00000023
 def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say) -> dict:
     "Write weights, numbers and report of a run, complete or not"
     if run.stopped: say(f'interrupted while {run.stopped}; keeping what there is')
@@ -335,6 +349,7 @@ def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say)
     say(f'weights, metrics.json and report.html are in {out}')
     return numbers
 
+# %% ../nbs/19_demo.ipynb #00000024
 def write_demo_report(run, evaluation, sources, attention, numbers, out):
     "report.html"
     facts = {}

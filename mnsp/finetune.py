@@ -56,6 +56,7 @@ class ShortFirst(Sampler):
             allowed = int(torch.searchsorted(self.lengths, self.longest, right=True))
             yield self.order[int(torch.randint(allowed, (), generator=self.generator))]
 
+# %% ../nbs/13_finetune.ipynb #0000000f
 class Curriculum(Callback):
     "Let `ShortFirst` go from the shortest to the longest words over the first `share` of the run"
     run_valid = False
@@ -65,13 +66,14 @@ class Curriculum(Callback):
         grown = int((longest - shortest + 1) * self.pct_train / self.share)
         self.sampler.longest = min(longest, shortest + grown)
 
+# %% ../nbs/13_finetune.ipynb #00000010
 def label_lengths(
     dataset, # `WordDataset` or `Cached`
 ) -> torch.Tensor: # [N] characters
     "How long the words of a data set are"
     return torch.tensor([len(dataset.label(i)) for i in range(len(dataset))])
 
-# %% ../nbs/13_finetune.ipynb #00000011
+# %% ../nbs/13_finetune.ipynb #00000013
 class Augment(Callback):
     "Change the pictures of a training batch"
     order, run_valid = -6, False
@@ -87,6 +89,7 @@ class TeacherForcing(Callback):
     order, run_valid = -4, True
     def before_batch(self): self.learn.xb = (*self.xb, *self.yb)
 
+# %% ../nbs/13_finetune.ipynb #00000014
 def finetune(
     recognizer: Recognizer,
     loader, # DataLoader of (uint8 [B, 3, H, W], ids [B, T])

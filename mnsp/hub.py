@@ -81,6 +81,7 @@ def bare_pretrainer(d: dict) -> Pretrainer:
     cfg = PretrainConfig.from_dict(d)
     return Pretrainer(cfg, teacher=Encoder(cfg.encoder) if cfg.teacher == 'frozen' else None)
 
+# %% ../nbs/17_hub.ipynb #0000000a
 def load_weights(
     model: nn.Module,
     path: str | Path, # folder
@@ -97,6 +98,7 @@ def load_weights(
                                  + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ''))
     model.load_state_dict(state)
 
+# %% ../nbs/17_hub.ipynb #0000000b
 def load_model(
     path: str | Path, # folder with model.safetensors and config.json
     kind: str | None = None, # what is needed: 'Recognizer', 'Pretrainer' or 'Encoder'; None: anything

@@ -156,6 +156,7 @@ def autocast(device: torch.device | str):
             torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # else it computes in float32
             with sdpa_kernel(SDPBackend.MATH): yield
 
+# %% ../nbs/11_pretrain.ipynb #00000015
 class Autocast(Callback):
     "Forward pass and loss under `autocast`, on any device"
     order = -5
@@ -165,7 +166,7 @@ class Autocast(Callback):
     def after_loss(self): self.context.__exit__(None, None, None)
     def after_cancel_batch(self): self.after_loss()
 
-# %% ../nbs/11_pretrain.ipynb #00000018
+# %% ../nbs/11_pretrain.ipynb #00000019
 class JointOptimizer:
     "Several optimizers that step as one"
     state = None
@@ -180,6 +181,7 @@ class JointOptimizer:
     def load_state_dict(self, states):
         for part, state in zip(self.parts, states, strict=True): part.load_state_dict(state)
 
+# %% ../nbs/11_pretrain.ipynb #0000001a
 def decays(name: str, p: torch.Tensor) -> bool:
     "Weight decay is for weights that are matrices"
     return p.ndim >= 2 and name.endswith('weight')
@@ -188,6 +190,7 @@ def is_hidden_matrix(name: str, p: torch.Tensor) -> bool:
     "What Muon is for: matrices between hidden layers, not those at the network's ends"
     return p.ndim == 2 and decays(name, p) and not any(end in name for end in ('embed', 'pred', 'emb.', 'classifier'))
 
+# %% ../nbs/11_pretrain.ipynb #0000001b
 def make_optimizer(
     model: nn.Module,
     lr: float,
@@ -210,7 +213,7 @@ def make_optimizer(
     if select(True): parts.insert(0, torch.optim.Muon(select(True), adjust_lr_fn='match_rms_adamw'))
     return OptimWrapper(opt=JointOptimizer(*parts))
 
-# %% ../nbs/11_pretrain.ipynb #0000001b
+# %% ../nbs/11_pretrain.ipynb #0000001e
 class Budget(Callback):
     "Stop after so many minutes or steps; schedules follow"
     order, run_valid = 90, False
@@ -224,11 +227,12 @@ class Budget(Callback):
         if self.steps is not None: return self.train_iter / self.steps
         return (time.monotonic() - self.start) / (60 * self.minutes)
 
+# %% ../nbs/11_pretrain.ipynb #0000001f
 class TeacherUpdate(Callback):
     "Let the teacher follow after every step"
     def after_step(self): self.model.teacher.update(self.model.encoder)
 
-# %% ../nbs/11_pretrain.ipynb #0000001d
+# %% ../nbs/11_pretrain.ipynb #00000021
 class History(Callback):
     "Rows of step, seconds and mean loss parts, every so many steps; also written to a CSV file"
     order, run_valid = 50, False
@@ -271,7 +275,7 @@ class Progress(Callback):
         self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
     def after_fit(self): self.meter.n = 100; self.meter.close()
 
-# %% ../nbs/11_pretrain.ipynb #0000001f
+# %% ../nbs/11_pretrain.ipynb #00000023
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -303,7 +307,7 @@ def fit(
         if bar is not None: learn.progress.meter.close()            # also when the run dies
     return learn
 
-# %% ../nbs/11_pretrain.ipynb #00000020
+# %% ../nbs/11_pretrain.ipynb #00000024
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
@@ -320,7 +324,7 @@ def pretrain(
     cbs = [TeacherUpdate(), *kwargs.pop('cbs', ())]
     return fit(model, loader, lambda out, *_: out['loss'], opt, cbs=cbs, **kwargs)
 
-# %% ../nbs/11_pretrain.ipynb #00000029
+# %% ../nbs/11_pretrain.ipynb #0000002d
 def feature_colours(
     target: torch.Tensor, # [B, N, P]
     pred: torch.Tensor, # [B, N, P]
@@ -332,6 +336,7 @@ def feature_colours(
     low, high = ((flat - mean) @ directions.T).quantile(torch.tensor([.02, .98]), dim=0)
     return [(((x.float() - mean) @ directions.T - low) / (high - low)).clamp(0, 1) for x in (target, pred)]
 
+# %% ../nbs/11_pretrain.ipynb #0000002e
 @torch.no_grad()
 def show_reconstruction(
     model: Pretrainer,
@@ -364,6 +369,7 @@ def show_reconstruction(
     for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=9)
     return fig
 
+# %% ../nbs/11_pretrain.ipynb #0000002f
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',

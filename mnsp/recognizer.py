@@ -97,6 +97,7 @@ class RecognizerConfig:
         "The configuration back from its JSON form"
         return cls(**{**d, 'encoder': EncoderConfig(**d['encoder'])})
 
+# %% ../nbs/12_recognizer.ipynb #0000000e
 def recognizer_small(**kwargs) -> RecognizerConfig:
     "LMIM's recogniser on ViT-S/4"
     return RecognizerConfig(**kwargs)
@@ -106,7 +107,7 @@ def recognizer_tiny(**kwargs) -> RecognizerConfig:
     encoder = EncoderConfig(patch_size=(8, 8), dim=128, depth=6, heads=2)
     return RecognizerConfig(**{**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.), **kwargs})
 
-# %% ../nbs/12_recognizer.ipynb #0000000e
+# %% ../nbs/12_recognizer.ipynb #0000000f
 class Recognizer(nn.Module):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
     def __init__(self, cfg: RecognizerConfig = RecognizerConfig()):
@@ -193,7 +194,7 @@ class Recognizer(nn.Module):
         before = before + layer.self_attn(normed, layer.self_attn.keys_values(normed), causal=True)
         return layer.enc_attn.weights(layer.norm2(before), picture).mean(1)
 
-# %% ../nbs/12_recognizer.ipynb #0000001c
+# %% ../nbs/12_recognizer.ipynb #0000001d
 def finest_encoder(
     encoder: Encoder, # of any number of scales
 ) -> Encoder: # of one scale, with the same features at the finest
@@ -205,6 +206,7 @@ def finest_encoder(
     single.load_state_dict(state)
     return single
 
+# %% ../nbs/12_recognizer.ipynb #0000001e
 def recognizer_from(
     encoder: Encoder, # pre-trained
     cfg: RecognizerConfig, # its `encoder` is replaced by the encoder's own configuration
