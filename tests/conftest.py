@@ -1,7 +1,5 @@
-"""What the tests share: no display, one thread, slow tests only when asked for, and the command line as a function."""
+"""What the tests share: no display, one thread, slow tests only when asked for, and the top of the tree."""
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,14 +22,3 @@ def pytest_collection_modifyitems(config, items):
 def root():
     "The top of the repository."
     return Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="session")
-def run_mnsp(root):
-    "Run `python -m mnsp ...` in a process of its own; answers the finished process with its text in stdout and stderr."
-    def run(*args, cwd=None, env=None, timeout=300):
-        env = {**os.environ, "PYTHONPATH": str(root), "NO_COLOR": "1", "COLUMNS": "120", **(env or {})}
-        command = [sys.executable, "-m", "mnsp", *map(str, args)]
-        return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL)
-    return run
