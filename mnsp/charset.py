@@ -17,6 +17,7 @@ class Charset:
     "Numbers for characters: `chars` first, then EOS, PAD, UNKNOWN and, as input only, BOS"
     def __init__(self,
         chars, # the characters in the order of their numbers: a string, or a list of single characters
+        shared_mark: bool = False, # one number for BOS and EOS (MAERec), instead of a BOS of its own (LMIM)
     ):
         chars = list(chars)
         if not chars:
@@ -29,12 +30,15 @@ class Charset:
         if twice:
             raise ValueError(f"chars: {''.join(twice[:10])!r} given more than once; give every character once")
         n = len(chars)
-        self.eos, self.pad, self.unknown, self.bos, self.n_classes = n, n+1, n+2, n+3, n+3
+        self.eos, self.pad, self.unknown, self.n_classes, self.shared_mark = n, n+1, n+2, n+3, shared_mark
+        self.bos = n if shared_mark else n+3
+        self.n_inputs = self.n_classes + (not shared_mark)
 
     def __len__(self): return len(self.chars)
     def __contains__(self, char): return char in self._id
-    def __eq__(self, other): return isinstance(other, Charset) and self.chars == other.chars
-    def __hash__(self): return hash(self.chars)
+    def __hash__(self): return hash((self.chars, self.shared_mark))
+    def __eq__(self, other):
+        return isinstance(other, Charset) and (self.chars, self.shared_mark) == (other.chars, other.shared_mark)
 
     def __repr__(self):
         shown = self.chars if len(self) <= 40 else f'{self.chars[:20]}…{self.chars[-10:]}'
@@ -43,7 +47,7 @@ class Charset:
 # %% ../nbs/00_charset.ipynb #00000007
 english = Charset(string.printable[:-6])
 
-# %% ../nbs/00_charset.ipynb #0000000b
+# %% ../nbs/00_charset.ipynb #0000000d
 @patch
 def fits(self:Charset,
     text:str,       # the word
@@ -60,7 +64,7 @@ def _row(self:Charset, text, max_len):
                          "leave it out (see `fits`) or raise max_len")
     return [self._id.get(c, self.unknown) for c in text] + [self.eos] + [self.pad]*(max_len-len(text)-1)
 
-# %% ../nbs/00_charset.ipynb #0000000c
+# %% ../nbs/00_charset.ipynb #0000000e
 @patch
 def encode(self:Charset,
     text:str,       # the word; characters outside the set become UNKNOWN
@@ -77,7 +81,7 @@ def encode_batch(self:Charset,
     "Ids of many words, one row each"
     return torch.tensor([self._row(t, max_len) for t in texts], dtype=torch.long).reshape(len(texts), max_len)
 
-# %% ../nbs/00_charset.ipynb #00000011
+# %% ../nbs/00_charset.ipynb #00000013
 @patch
 def _text(self:Charset, ids):
     "The text of a list of numbers, up to EOS"
@@ -107,7 +111,7 @@ def decode_batch(self:Charset,
     "Texts of many rows of ids"
     return [self._text(row) for row in torch.as_tensor(ids).tolist()]
 
-# %% ../nbs/00_charset.ipynb #00000014
+# %% ../nbs/00_charset.ipynb #00000016
 @patch(cls_method=True)
 def from_text(cls:Charset,
     texts, # words, or one long string

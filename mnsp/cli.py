@@ -25,7 +25,8 @@ _data = "Folder of pictures (with labels.tsv: `file TAB text`), or an LMDB. May 
 _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
 DataOption = Annotated[list[Path], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
-WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help="Folder that a fine-tuning or the demo wrote.")]
+_weights = "Folder that a fine-tuning or the demo wrote, or a published recogniser's file."
+WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help=_weights)]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
 StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
 MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
@@ -55,18 +56,39 @@ def _source(paths):
     from mnsp.data import Concat, open_source
     return Concat([open_source(p) for p in paths])
 
+def _interrupted():
+    typer.echo('interrupted; what there is was kept')
+    raise typer.Exit(130)
+
+def _pretrain(model, loader, out, bar, **how):
+    "One stage, its log and its weights; an interrupt keeps them and ends the command"
+    from mnsp import hub
+    from mnsp.pretrain import History, pretrain
+    stopped = False
+    try: pretrain(model, loader, bar=bar, history=History(path=new_log(out)), **how)
+    except KeyboardInterrupt: stopped = True
+    hub.save_model(model, out)
+    hub.save_model(model.encoder, out / 'encoder')
+    if stopped: _interrupted()
+
+_teachers = ("What is to be predicted: pixels, ema (features of a moving average), mae (two stages: a MAE is pre-trained first, "
+             "for as long again, and frozen), or a pre-training's folder or published file, whose encoder is frozen. "
+             "Left out: pixels for mae, else ema.")
+
 @app.command()
 def pretrain(
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'mnsp',
     preset: Annotated[str, typer.Option(help="tiny, small or base.")] = 'tiny',
-    teacher: Annotated[Optional[Path], typer.Option(help="A pre-training's folder: its encoder, frozen, is the teacher.")] = None,
+    teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
     seed: SeedOption = 0, workers: WorkersOption = 2,
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
+    from dataclasses import replace
+
     import torch
 
     from mnsp import hub
@@ -76,16 +98,18 @@ def pretrain(
     methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('tiny', 'small', 'base')
     if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
     if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
-    frozen = hub.load_model(teacher) if teacher else None
+    cfg, frozen = methods[method](preset), None
+    if teacher in ('pixels', 'ema'): cfg = replace(cfg, teacher=teacher)
+    elif teacher not in (None, 'mae'): frozen = getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
     dataset, out = WordDataset(_source(data), seed=seed), prepare_out(out)
-    torch.manual_seed(seed)
-    model = p.Pretrainer(methods[method](preset), teacher=getattr(frozen, 'encoder', frozen))
     loader = word_loader(dataset, batch_size, shuffle=True, seed=seed, workers=workers, drop_last=len(dataset) > batch_size)
-    try: p.pretrain(model, loader, lr, optimizer, seed, steps=steps, minutes=minutes, epochs=epochs, bar=method,
-                    history=p.History(path=new_log(out)))
-    except KeyboardInterrupt: typer.echo('interrupted; keeping what there is')
-    hub.save_model(model, out)
-    hub.save_model(model.encoder, out / 'encoder')
+    how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs)
+    torch.manual_seed(seed)
+    if teacher == 'mae':
+        mae = p.Pretrainer(p.teacher_config(cfg, preset))
+        _pretrain(mae, loader, prepare_out(out / 'teacher'), 'mae, the teacher', recipe=p.mae_recipe(), **how)
+        frozen = mae.encoder
+    _pretrain(p.Pretrainer(cfg, teacher=frozen), loader, out, method, **how)
     if dataset.broken(): typer.echo(dataset.report())
     typer.echo(f'weights are in {out}')
 
@@ -95,11 +119,13 @@ def new_log(out: Path) -> Path: # OUT/log.csv, without what an earlier run wrote
     return out / 'log.csv'
 
 # %% ../nbs/20_cli.ipynb #0000000c
+_encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
+
 @app.command()
 def finetune(
     data: DataOption,
     out: OutOption,
-    encoder: Annotated[Optional[Path], typer.Option(help="Folder of a pre-training; left out: from scratch, tiny.")] = None,
+    encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
     charset: Annotated[Optional[Path], typer.Option(help="Text file of the characters to read; left out: English.")] = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out and counted.")] = 25,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
@@ -132,11 +158,13 @@ def finetune(
     sampler = f.ShortFirst(f.label_lengths(dataset), seed) if short_first else None
     loader = word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers, sampler=sampler,
                          drop_last=len(dataset) > batch_size)
+    stopped = False
     try: f.finetune(model, loader, lr, .75 if start else 1., optimizer, FinetuneAugment(strength=.5), seed=seed,
                     short_first=short_first, steps=steps, minutes=minutes, epochs=epochs, bar='fine-tuning',
                     history=History(path=new_log(out)))
-    except KeyboardInterrupt: typer.echo('interrupted; keeping what there is')
+    except KeyboardInterrupt: stopped = True
     hub.save_model(model, out)
+    if stopped: _interrupted()
     if dataset.broken() or dataset.left_out: typer.echo(dataset.report())
     typer.echo(f'weights are in {out}')
 

@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         self.decoder_pred = nn.Linear(cfg.dim, out_dim)
         for scale in range(encoder.n_scales):
             table = position_table(encoder.grid(scale), encoder.grid(), cfg.dim)
-            self.register_buffer(f'positions{scale}', table, persistent=False)
+            self.register_buffer(f'positions{scale}', table, persistent=encoder.stored_positions)
         self.init_weights()
 
     def make_layer(self):

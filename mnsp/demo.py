@@ -150,7 +150,7 @@ def train(
 ):
     "Pre-train, then fine-tune; an interrupt ends both and is noted in `run.stopped`"
     s, data = run.settings, run.data
-    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed)
+    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed, warmup=.05, clip=1.)
     stage = 'pre-training'
     try:
         loader = word_loader(data.unlabelled, s.batch_size, shuffle=True, seed=s.seed)

@@ -50,9 +50,12 @@ class EncoderConfig:
     mlp_ratio: float = 4.
     n_scales: int = 1 # scales of the pyramid it will see; 1 = MAE and LMIM
     scale_ratio: int = 2 # size of a scale over the next coarser one
+    mean: tuple = (127.5,) * 3 # of red, green, blue in 0..255; taken off before the first layer
+    std: tuple = (127.5,) * 3 # divided by
+    stored_positions: bool = False # are position tables kept with the weights, or computed from the grid?
 
     def __post_init__(self):
-        for name in ('img_size', 'patch_size'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ('img_size', 'patch_size', 'mean', 'std'): object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
     @property
@@ -81,7 +84,9 @@ class Encoder(nn.Module):
         self.norm = norm(cfg.dim)
         for scale in range(cfg.n_scales):
             table = position_table(cfg.grid(scale), cfg.grid(), cfg.dim)
-            self.register_buffer(f'positions{scale}', table, persistent=False)
+            self.register_buffer(f'positions{scale}', table, persistent=cfg.stored_positions)
+        for name in ('mean', 'std'):
+            self.register_buffer(name, torch.tensor(getattr(cfg, name)).view(3, 1, 1), persistent=False)
         self.init_weights()
 
     def init_weights(self):
@@ -105,10 +110,10 @@ class Encoder(nn.Module):
         images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
         scale: int = -1, # which scale of the pyramid the images are
     ) -> torch.Tensor: # [B, N, D]: patches with their positions, before any block
-        "Normalise (mean = std = 0.5), cut into patches, project, add positions and scale"
+        "Normalise, cut into patches, project, add positions and scale"
         self.check(images, scale)
         scale %= self.cfg.n_scales
-        x = self.patch_embed(images.float() / 127.5 - 1) + getattr(self, f'positions{scale}')
+        x = self.patch_embed((images.float() - self.mean) / self.std) + getattr(self, f'positions{scale}')
         return x + self.scale_embed[scale] if self.cfg.n_scales > 1 else x
 
     def forward(self,

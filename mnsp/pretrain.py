@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['masks', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'mae_tiny', 'mae_small', 'mae_base', 'lmim_tiny',
-           'lmim_small', 'lmim_base', 'mnsp_tiny', 'mnsp_small', 'mnsp_base', 'has_bf16', 'autocast', 'Autocast',
-           'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'Budget', 'TeacherUpdate', 'History',
-           'Progress', 'fit', 'pretrain', 'feature_colours', 'show_reconstruction', 'show_losses']
+           'lmim_small', 'lmim_base', 'mnsp_tiny', 'mnsp_small', 'mnsp_base', 'Recipe', 'lmim_recipe', 'mae_recipe',
+           'has_bf16', 'autocast', 'Autocast', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer',
+           'Budget', 'TeacherUpdate', 'History', 'Progress', 'fit', 'pretrain', 'following', 'teacher_config',
+           'feature_colours', 'show_reconstruction', 'show_losses']
 
 # %% ../nbs/11_pretrain.ipynb #00000003
 import csv
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from .alignment import alignment_loss, cls_spread
+from .alignment import alignment_loss, cls_spread, collapse_warning, effective_rank
 from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
@@ -45,23 +47,29 @@ class PretrainConfig:
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     tasks: tuple = mim_task() # of `FillTask`
-    teacher: str = 'ema' # 'pixels', 'ema', or 'frozen' (then an encoder is passed to `Pretrainer`)
+    teacher: str = 'ema' # 'pixels', 'ema', 'random' (ablation), or 'frozen' (then an encoder is passed to `Pretrainer`)
+    teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float = .8
     align: float = 1. # weight of the alignment loss, which needs a guide
+    align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
+    align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
     def __post_init__(self):
         if self.mask not in masks: raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
+        if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
+            raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
         if (self.guide is None) == self.decoder.guided:
             raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
 
     @classmethod
     def from_dict(cls, d: dict) -> 'PretrainConfig':
         "The configuration back from its JSON form"
+        teacher = d.get('teacher_encoder') and EncoderConfig(**d['teacher_encoder'])
         return cls(**{**d, 'encoder': EncoderConfig(**d['encoder']), 'decoder': DecoderConfig(**d['decoder']),
-                      'tasks': tuple(FillTask(**t) for t in d['tasks'])})
+                      'tasks': tuple(FillTask(**t) for t in d['tasks']), 'teacher_encoder': teacher})
 
 # %% ../nbs/11_pretrain.ipynb #00000008
 class Pretrainer(nn.Module):
@@ -72,7 +80,7 @@ class Pretrainer(nn.Module):
         generator: torch.Generator | None = None, # for masks and guidance views, on the model's device
     ):
         super().__init__()
-        if teacher is not None: cfg = replace(cfg, teacher='frozen')
+        if teacher is not None: cfg = replace(cfg, teacher='frozen', teacher_encoder=teacher.cfg)
         self.cfg, self.generator = cfg, generator
         self.encoder = Encoder(cfg.encoder)
         self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum)
@@ -93,7 +101,7 @@ class Pretrainer(nn.Module):
         cfg, finest = self.cfg, self.cfg.encoder.n_scales - 1
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
         views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale))
-        if mask is not None: views.masks[finest] = mask
+        if mask is not None: views.masks[finest] = mask.bool()
         if self.guidance:
             guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
         looked, targets, parts, fills = self.teacher.look(images), {}, {}, []
@@ -102,31 +110,36 @@ class Pretrainer(nn.Module):
             (pred, hidden), target = fill_in(self.decoder, task, views, guide), targets[task.scale]
             parts[task.name] = parts.get(task.name, 0) + task.weight * masked_loss(pred, target, hidden)
             fills.append(dict(task=task, pred=pred, target=target, mask=hidden))
-        if self.guidance: parts['align'] = cfg.align * alignment_loss(views.cls(), guide[:, 0])
+        if self.guidance:
+            align = alignment_loss(views.cls(), guide[:, 0], cfg.align_stop_gradient, cfg.align_variance)
+            parts['align'] = cfg.align * align
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
         return dict(loss=sum(parts.values()), **parts, cls=views.cls()[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})
 
 # %% ../nbs/11_pretrain.ipynb #0000000a
-_encoders = dict(tiny=dict(patch_size=(8, 8), dim=128, depth=6, heads=2),
+_encoders = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2),
+                 tiny=dict(patch_size=(8, 8), dim=128, depth=6, heads=2),
                  small=dict(dim=384, depth=12, heads=6),
                  base=dict(dim=768, depth=12, heads=12))
 
 def _config(size, n_scales, guided, tasks, **kwargs):
     "An encoder of that size with a decoder to match"
-    if size == 'tiny': decoder = DecoderConfig(128, 1 if guided else 2, 2, 256, guided)
-    else: decoder = DecoderConfig(512, 2 if guided else 8, 16, 2048, guided)
+    if size not in _encoders: raise ValueError(f"size must be one of {', '.join(_encoders)}, got {size!r}")
+    dim = _encoders[size]['dim']
+    if dim < 384: decoder = DecoderConfig(dim, 1 if guided else 2, 2, 2 * dim, guided)
+    else: decoder = DecoderConfig(512, 2 if guided else 8, 16, 2048, guided, dropout=.1 if guided else 0.)
     return PretrainConfig(EncoderConfig(**_encoders[size], n_scales=n_scales), decoder, tasks, **kwargs)
 
-def mae(size: str = 'small') -> PretrainConfig: # 'tiny', 'small' or 'base'
-    "MAE: one scale, no guide, normalised pixels, 75 % hidden (decoder of 8 blocks as in MAE's paper)"
+def mae(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
+    "MAE: one scale, no guide, normalised pixels, 75 % hidden, a decoder of 8 blocks (as MAERec pre-trains)"
     return _config(size, 1, False, mim_task(), teacher='pixels', guide=None, mask_ratio=.75)
 
-def lmim(size: str = 'small') -> PretrainConfig: # 'tiny', 'small' or 'base'
-    "LMIM: one scale, guided; pass a MAE encoder as teacher to have the paper's"
+def lmim(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
+    "LMIM: one scale, guided, 80 % hidden; pass a MAE encoder as teacher to have the paper's"
     return _config(size, 1, True, mim_task())
 
-def mnsp(size: str = 'small') -> PretrainConfig: # 'tiny', 'small' or 'base'
+def mnsp(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
     "MNSP: three scales, masked image modelling and masked next-scale prediction, all [cls] aligned (our reading)"
     return _config(size, 3, True, mnsp_tasks())
 
@@ -140,7 +153,39 @@ def mnsp_tiny(): return mnsp('tiny')
 def mnsp_small(): return mnsp('small')
 def mnsp_base(): return mnsp('base')
 
-# %% ../nbs/11_pretrain.ipynb #00000014
+# %% ../nbs/11_pretrain.ipynb #00000018
+@dataclass(frozen=True)
+class Recipe:
+    "How to train; the defaults are LMIM's for pre-training"
+    base_lr: float = 1.5e-4 # for a batch of 256
+    batch_size: int = 512 # of all devices together
+    epochs: int = 10
+    warmup_epochs: float = 1. # linear from 0; as a share of `epochs`, which a run of another length keeps
+    min_lr: float = 0. # where the cosine ends
+    weight_decay: float = .05
+    betas: tuple = (.9, .95) # of AdamW
+    layer_decay: float = 1. # factor on the learning rate from block to block, downwards; 1: none
+    clip: float | None = None # largest norm of the gradient; the papers clip nothing
+
+    @property
+    def warmup(self) -> float: # share of the run
+        return self.warmup_epochs / self.epochs
+
+    def peak(self,
+        batch_size: int | None = None, # None: the recipe's own
+    ) -> float:
+        "Highest learning rate"
+        return self.base_lr * (batch_size or self.batch_size) / 256
+
+def lmim_recipe() -> Recipe: # 10 epochs; the paper's best row took 20
+    "LMIM's pre-training"
+    return Recipe()
+
+def mae_recipe() -> Recipe:
+    "MAERec's pre-training, whose ViT-S is LMIM's teacher"
+    return Recipe(batch_size=1024, epochs=20, warmup_epochs=2)
+
+# %% ../nbs/11_pretrain.ipynb #0000001b
 def has_bf16(device: torch.device) -> bool:
     "Does the device multiply bfloat16 in hardware?"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported()
@@ -156,7 +201,7 @@ def autocast(device: torch.device | str):
             torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # else it computes in float32
             with sdpa_kernel(SDPBackend.MATH): yield
 
-# %% ../nbs/11_pretrain.ipynb #00000015
+# %% ../nbs/11_pretrain.ipynb #0000001c
 class Autocast(Callback):
     "Forward pass and loss under `autocast`, on any device"
     order = -5
@@ -166,7 +211,7 @@ class Autocast(Callback):
     def after_loss(self): self.context.__exit__(None, None, None)
     def after_cancel_batch(self): self.after_loss()
 
-# %% ../nbs/11_pretrain.ipynb #00000019
+# %% ../nbs/11_pretrain.ipynb #00000020
 class JointOptimizer:
     "Several optimizers that step as one"
     state = None
@@ -181,7 +226,7 @@ class JointOptimizer:
     def load_state_dict(self, states):
         for part, state in zip(self.parts, states, strict=True): part.load_state_dict(state)
 
-# %% ../nbs/11_pretrain.ipynb #0000001a
+# %% ../nbs/11_pretrain.ipynb #00000021
 def decays(name: str, p: torch.Tensor) -> bool:
     "Weight decay is for weights that are matrices"
     return p.ndim >= 2 and name.endswith('weight')
@@ -190,7 +235,7 @@ def is_hidden_matrix(name: str, p: torch.Tensor) -> bool:
     "What Muon is for: matrices between hidden layers, not those at the network's ends"
     return p.ndim == 2 and decays(name, p) and not any(end in name for end in ('embed', 'pred', 'emb.', 'classifier'))
 
-# %% ../nbs/11_pretrain.ipynb #0000001b
+# %% ../nbs/11_pretrain.ipynb #00000022
 def make_optimizer(
     model: nn.Module,
     lr: float,
@@ -213,7 +258,7 @@ def make_optimizer(
     if select(True): parts.insert(0, torch.optim.Muon(select(True), adjust_lr_fn='match_rms_adamw'))
     return OptimWrapper(opt=JointOptimizer(*parts))
 
-# %% ../nbs/11_pretrain.ipynb #0000001e
+# %% ../nbs/11_pretrain.ipynb #00000025
 class Budget(Callback):
     "Stop after so many minutes or steps; schedules follow"
     order, run_valid = 90, False
@@ -227,16 +272,17 @@ class Budget(Callback):
         if self.steps is not None: return self.train_iter / self.steps
         return (time.monotonic() - self.start) / (60 * self.minutes)
 
-# %% ../nbs/11_pretrain.ipynb #0000001f
+# %% ../nbs/11_pretrain.ipynb #00000026
 class TeacherUpdate(Callback):
     "Let the teacher follow after every step"
     def after_step(self): self.model.teacher.update(self.model.encoder)
 
-# %% ../nbs/11_pretrain.ipynb #00000021
+# %% ../nbs/11_pretrain.ipynb #00000028
 class History(Callback):
     "Rows of step, seconds and mean loss parts, every so many steps; also written to a CSV file"
     order, run_valid = 50, False
-    def __init__(self, every: int = 10, path: Path | None = None): self.every, self.path, self.rows = every, path, []
+    def __init__(self, every: int = 10, path: Path | None = None):
+        self.every, self.path, self.rows, self.warned = every, path, [], False
     def before_fit(self): self.sums, self.count, self.start = {}, 0, time.monotonic()
     def after_batch(self):
         out = self.pred if isinstance(self.pred, dict) else dict(loss=self.loss)
@@ -250,13 +296,19 @@ class History(Callback):
         "Read the sums and write a row"
         row = dict(step=self.train_iter, seconds=round(time.monotonic() - self.start, 2))
         row |= {k: round((v / self.count).item(), 6) for k, v in self.sums.items()}
-        if 'cls' in out: row['cls_spread'] = round(cls_spread(out['cls'].detach().float()).item(), 6)
+        if 'cls' in out: row |= self.health(out['cls'].detach().float()[:256])
         self.rows.append(row); self.sums, self.count = {}, 0
         if self.path:
             with open(self.path, 'a', newline='') as f:
                 writer = csv.DictWriter(f, row)
                 if len(self.rows) == 1: writer.writeheader()
                 writer.writerow(row)
+    def health(self, cls):
+        "Spread and rank of [cls]; a warning when they have collapsed"
+        spread, rank = cls_spread(cls).item(), effective_rank(cls).item()
+        message = collapse_warning(spread, rank) if 'align' in self.sums else None
+        if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
+        return dict(cls_spread=round(spread, 6), cls_rank=round(rank, 3))
 
 class Progress(Callback):
     "A progress bar with loss, pictures per second and time left"
@@ -275,7 +327,7 @@ class Progress(Callback):
         self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
     def after_fit(self): self.meter.n = 100; self.meter.close()
 
-# %% ../nbs/11_pretrain.ipynb #00000023
+# %% ../nbs/11_pretrain.ipynb #0000002a
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -284,8 +336,9 @@ def fit(
     minutes: float | None = None, # the budget: minutes, or steps, or epochs
     steps: int | None = None,
     epochs: int = 1,
-    warmup: float = .05, # share of the run
-    clip: float | None = 1., # largest norm of the gradient
+    warmup: float = .1, # share of the run, linear from 0
+    floor: float = 0., # where the cosine ends, as a share of the peak
+    clip: float | None = None, # largest norm of the gradient
     cbs: list = (), # further callbacks
     history: History | None = None, # where the losses are kept; give one with a path to have them in a file
     bar: str | None = None, # text of the progress bar; None: no bar
@@ -295,7 +348,7 @@ def fit(
     if not len(loader): raise ValueError("the loader has no batch; lower batch_size or add pictures")
     model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     rates = [g['lr'] for g in opt.opt.param_groups]
-    shape = combine_scheds([warmup, 1 - warmup], [SchedLin(1e-3, 1), SchedCos(1, 0)])
+    shape = combine_scheds([warmup, 1 - warmup], [SchedLin(0, 1), SchedCos(1, floor)])
     callbacks = [TrainEvalCallback(), Autocast(), ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}),
                  history or History(), *cbs]
     if clip: callbacks.append(GradientClip(clip))
@@ -307,24 +360,38 @@ def fit(
         if bar is not None: learn.progress.meter.close()            # also when the run dies
     return learn
 
-# %% ../nbs/11_pretrain.ipynb #00000024
+# %% ../nbs/11_pretrain.ipynb #0000002b
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
-    lr: float | None = None, # peak; None: 1.5e-4 · batch / 256, the papers' rule
+    recipe: Recipe | None = None, # None: LMIM's
+    lr: float | None = None, # peak; None: the recipe's for the loader's batch
     optimizer: str = 'adamw', # or 'muon'
     seed: int = 0, # of masks and guidance views
-    **kwargs, # of `fit`: minutes, steps or epochs, warmup, bar, history, cbs
+    **kwargs, # of `fit`: minutes, steps or epochs, bar, history, cbs, and what shall differ from the recipe
 ) -> Learner:
-    "Pre-train: AdamW (0.9, 0.95), weight decay 0.05, warm-up, cosine to 0"
-    if lr is None: lr = 1.5e-4 * loader.batch_size / 256
+    "Pre-train: AdamW, weight decay on matrices, warm-up, cosine"
+    recipe = recipe or lmim_recipe()
+    lr = recipe.peak(loader.batch_size) if lr is None else lr
     device = torch.device(kwargs.get('device') or ('cuda' if torch.cuda.is_available() else 'cpu'))
     model.generator = torch.Generator(device).manual_seed(seed)
-    opt = make_optimizer(model.to(device), lr, optimizer)
+    opt = make_optimizer(model.to(device), lr, optimizer, recipe.weight_decay, recipe.betas)
     cbs = [TeacherUpdate(), *kwargs.pop('cbs', ())]
-    return fit(model, loader, lambda out, *_: out['loss'], opt, cbs=cbs, **kwargs)
+    return fit(model, loader, lambda out, *_: out['loss'], opt, cbs=cbs, **following(recipe, lr, kwargs))
 
-# %% ../nbs/11_pretrain.ipynb #0000002d
+def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
+    "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
+    return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
+
+# %% ../nbs/11_pretrain.ipynb #0000002f
+def teacher_config(
+    cfg: PretrainConfig, # of the model that needs a teacher
+    size: str = 'small', # of the MAE's decoder: 'nano', 'tiny', 'small' or 'base'
+) -> PretrainConfig:
+    "The MAE whose encoder, once trained, can be frozen as teacher: the same encoder, one scale"
+    return replace(mae(size), encoder=replace(cfg.encoder, n_scales=1))
+
+# %% ../nbs/11_pretrain.ipynb #00000039
 def feature_colours(
     target: torch.Tensor, # [B, N, P]
     pred: torch.Tensor, # [B, N, P]
@@ -336,7 +403,7 @@ def feature_colours(
     low, high = ((flat - mean) @ directions.T).quantile(torch.tensor([.02, .98]), dim=0)
     return [(((x.float() - mean) @ directions.T - low) / (high - low)).clamp(0, 1) for x in (target, pred)]
 
-# %% ../nbs/11_pretrain.ipynb #0000002e
+# %% ../nbs/11_pretrain.ipynb #0000003a
 @torch.no_grad()
 def show_reconstruction(
     model: Pretrainer,
@@ -369,7 +436,7 @@ def show_reconstruction(
     for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=9)
     return fig
 
-# %% ../nbs/11_pretrain.ipynb #0000002f
+# %% ../nbs/11_pretrain.ipynb #0000003b
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',

@@ -44,9 +44,11 @@ class Attention(nn.Module):
         x: torch.Tensor, # [B, T, D] queries
         keys_values: tuple, # from `keys_values`
         causal: bool = False, # position t sees positions up to t
+        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S], True = may be attended to; then `causal` is in it
     ) -> torch.Tensor: # [B, T, D]
         "Attend"
-        out = F.scaled_dot_product_attention(self.split(self.w_qs(x)), *keys_values, is_causal=causal)
+        out = F.scaled_dot_product_attention(self.split(self.w_qs(x)), *keys_values, attn_mask=seen,
+                                             is_causal=causal and seen is None)
         return self.dropout(self.fc(out.transpose(1, 2).flatten(2)))
 
     def weights(self, x: torch.Tensor, keys_values: tuple) -> torch.Tensor: # [B, heads, T, S], rows sum to 1
@@ -68,6 +70,7 @@ class DecoderLayer(nn.Module):
         x: torch.Tensor, # [B, T, D]; T = 1 with a cache
         picture: tuple, # the picture's keys and values for this layer
         cache: dict | None = None, # kept keys and values of earlier positions; updated
+        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: which positions may be attended to; None: the earlier ones
     ) -> torch.Tensor: # [B, T, D]
         "One layer"
         normed = self.norm1(x)
@@ -75,7 +78,7 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             if cache: own = tuple(torch.cat(pair, 2) for pair in zip(cache['kv'], own))
             cache['kv'] = own
-        x = x + self.self_attn(normed, own, causal=cache is None)
+        x = x + self.self_attn(normed, own, causal=cache is None, seen=seen)
         x = x + self.enc_attn(self.norm2(x), picture)
         return x + self.mlp(self.norm3(x))
 
@@ -91,6 +94,14 @@ class RecognizerConfig:
     dropout: float = .1
     charset: str = english.chars
     max_len: int = 25 # characters and the end mark
+    project: bool = True # LMIM: linear and norm between encoder and decoder; False: none (MAERec), widths must agree
+    shared_mark: bool = False # one number for BOS and EOS (MAERec)
+    hide_pad: bool = False # characters that are PAD are not attended to (MAERec)
+
+    def __post_init__(self):
+        if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
+        if not self.project and self.dim != self.encoder.dim:
+            raise ValueError(f"without projection dim must be the encoder's {self.encoder.dim}, got {self.dim}")
 
     @classmethod
     def from_dict(cls, d: dict) -> 'RecognizerConfig':
@@ -112,15 +123,17 @@ class Recognizer(nn.Module):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
     def __init__(self, cfg: RecognizerConfig = RecognizerConfig()):
         super().__init__()
-        self.cfg, self.charset = cfg, Charset(cfg.charset)
+        self.cfg, self.charset = cfg, Charset(cfg.charset, cfg.shared_mark)
         self.encoder = Encoder(cfg.encoder)
-        self.linear_norm = nn.Sequential(nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim))
-        self.char_emb = nn.Embedding(self.charset.n_classes + 1, cfg.dim)           # and BOS, input alone
-        self.register_buffer('positions', sincos(torch.arange(float(cfg.max_len)), cfg.dim), persistent=False)
+        projection = nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim)
+        self.linear_norm = nn.Sequential(*projection) if cfg.project else nn.Identity()
+        self.char_emb = nn.Embedding(self.charset.n_inputs, cfg.dim)
+        self.register_buffer('positions', sincos(torch.arange(float(cfg.max_len)), cfg.dim),
+                             persistent=cfg.encoder.stored_positions)
         self.dropout = nn.Dropout(cfg.dropout)
         self.layers = nn.ModuleList([DecoderLayer(cfg.dim, cfg.heads, cfg.ffn_dim, cfg.dropout)
                                      for _ in range(cfg.depth)])
-        self.norm = nn.LayerNorm(cfg.dim)
+        self.norm = nn.LayerNorm(cfg.dim, eps=1e-6)
         self.classifier = nn.Linear(cfg.dim, self.charset.n_classes)
 
     def look(self, images: torch.Tensor) -> list: # keys and values of the picture, one pair per layer
@@ -141,9 +154,15 @@ class Recognizer(nn.Module):
         ids: torch.Tensor, # [B, T] true characters with EOS and PAD (teacher forcing)
     ) -> torch.Tensor: # [B, T, classes] logits
         "Predict every character from the picture and the true characters before it"
-        x, pictures = self.embed(self.shifted(ids)), self.look(images)
-        for layer, picture in zip(self.layers, pictures): x = layer(x, picture)
+        written, pictures = self.shifted(ids), self.look(images)
+        x, seen = self.embed(written), self.seen(written)
+        if seen is not None: seen = seen.expand(-1, -1, ids.shape[1], -1).tril()
+        for layer, picture in zip(self.layers, pictures): x = layer(x, picture, seen=seen)
         return self.classifier(self.norm(x))
+
+    def seen(self, written: torch.Tensor) -> torch.Tensor | None: # bool [B, 1, 1, T]
+        "Which of the characters written so far may be attended to; None: all"
+        return (written != self.charset.pad)[:, None, None] if self.cfg.hide_pad else None
 
     @torch.inference_mode()
     def generate(self,
@@ -158,8 +177,8 @@ class Recognizer(nn.Module):
         char = torch.full((B, 1), cs.bos, device=images.device)
         ended, ids, probs = torch.zeros(B, 1, dtype=torch.bool, device=images.device), [], []
         for t in range(max_len):
-            x = self.embed(char, t)
-            for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache)
+            x, seen = self.embed(char, t), self.seen(torch.cat([torch.full_like(char, cs.bos), *ids], 1))
+            for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
             probs.append(self.classifier(self.norm(x)).float().softmax(-1))
             char = probs[-1].argmax(-1)
             if stop_early: char = char.masked_fill(ended, cs.pad)
@@ -189,24 +208,25 @@ class Recognizer(nn.Module):
         x, pictures = self.embed(self.shifted(ids)), self.look(images)
         for layer, picture in zip(self.layers, pictures):
             before = x
-            x = layer(x, picture)
+            x = layer(x, picture)                                  # PAD, which some models hide, comes after the word
         normed = layer.norm1(before)
         before = before + layer.self_attn(normed, layer.self_attn.keys_values(normed), causal=True)
         return layer.enc_attn.weights(layer.norm2(before), picture).mean(1)
 
-# %% ../nbs/12_recognizer.ipynb #0000001d
+# %% ../nbs/12_recognizer.ipynb #0000001f
 def finest_encoder(
     encoder: Encoder, # of any number of scales
 ) -> Encoder: # of one scale, with the same features at the finest
     "A copy for the finest scale alone"
-    state = {k: v.clone() for k, v in encoder.state_dict().items()}
+    state = {k: v.clone() for k, v in encoder.state_dict().items() if not k.startswith('positions')}
     embed = state.pop('scale_embed', None)
     if embed is not None: state['patch_embed.proj.bias'] += embed[-1]
+    if encoder.cfg.stored_positions: state['positions0'] = getattr(encoder, f'positions{encoder.cfg.n_scales - 1}')
     single = Encoder(replace(encoder.cfg, n_scales=1))
     single.load_state_dict(state)
     return single
 
-# %% ../nbs/12_recognizer.ipynb #0000001e
+# %% ../nbs/12_recognizer.ipynb #00000020
 def recognizer_from(
     encoder: Encoder, # pre-trained
     cfg: RecognizerConfig, # its `encoder` is replaced by the encoder's own configuration

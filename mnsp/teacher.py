@@ -147,6 +147,7 @@ def make_teacher(
     if isinstance(teacher, Encoder): return EncoderTarget(teacher)
     if teacher == 'pixels': return PixelTarget(student.cfg.patch_size)
     if teacher == 'ema': return EMATarget(student, momentum)
+    if teacher == 'random': return EncoderTarget(Encoder(student.cfg))
     if teacher == 'frozen': raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
                                              "load_model('runs/mae').encoder, or teacher='ema' to go without")
     raise ValueError(f"teacher must be 'pixels', 'ema' or an Encoder, got {teacher!r}")
