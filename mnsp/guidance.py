@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['levels', 'Draws', 'frame_corners', 'homography', 'crop', 'turn', 'warp', 'filter_kernel', 'filter_each',
-           'colour_matrix', 'recolour', 'solarize', 'keep_readable', 'Strength', 'GuidanceView', 'jitter', 'show_views',
-           'motion_kernel', 'rescale', 'FinetuneAugment']
+           'colour_matrix', 'recolour', 'solarize', 'likeness', 'keep_readable', 'Strength', 'draw_corners',
+           'draw_displacement', 'change_geometry', 'change_sharpness', 'change_colours', 'jitter', 'full_precision',
+           'in_parts', 'GuidanceView', 'show_views', 'motion_kernel', 'rescale', 'mostly_mild', 'mostly_middle',
+           'finetune_geometry', 'finetune_deterioration', 'FinetuneAugment']
 
 # %% ../nbs/04_guidance.ipynb #00000003
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -17,7 +20,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
-# %% ../nbs/04_guidance.ipynb #00000008
+# %% ../nbs/04_guidance.ipynb #00000009
 class Draws:
     "Random parameters for `n` samples at a time, from one generator"
     def __init__(self,
@@ -47,7 +50,7 @@ class Draws:
         rank = self.uniform(shape=(total,)).argsort(1).argsort(1)
         return dict(zip(names, (rank < wanted[:, None]).unbind(1)))
 
-# %% ../nbs/04_guidance.ipynb #0000000b
+# %% ../nbs/04_guidance.ipynb #0000000c
 def frame_corners(
     n: int,
     device=None,
@@ -68,7 +71,7 @@ def homography(
     columns = [torch.cat([a, b], 1) for a, b in zip((p1 - p0 + g * p1, p3 - p0 + h * p3, p0), (g, h, g * 0 + 1))]
     return torch.stack(columns, 2)
 
-# %% ../nbs/04_guidance.ipynb #0000000e
+# %% ../nbs/04_guidance.ipynb #0000000f
 def crop(
     corners: torch.Tensor, # float [B, 4, 2]
     sides: torch.Tensor, # float [B, 4]: shares cut off left, top, right, bottom
@@ -92,7 +95,7 @@ def turn(
     a, b, d, e = [m[:, None] / (a * e - b * d)[:, None] for m in (a, b, d, e)]
     return torch.stack([(e * x - b * y) / aspect, a * y - d * x], 2)
 
-# %% ../nbs/04_guidance.ipynb #00000012
+# %% ../nbs/04_guidance.ipynb #00000013
 def warp(
     x: torch.Tensor, # float [B, C, H, W]
     corners: torch.Tensor, # float [B, 4, 2]: what the view's corners see
@@ -106,7 +109,7 @@ def warp(
     at = at[:, :2] / at[:, 2:] + F.interpolate(displacement, size=(h, w), mode='bilinear', align_corners=True)
     return F.grid_sample(x, at.permute(0, 2, 3, 1), padding_mode='border', align_corners=False)
 
-# %% ../nbs/04_guidance.ipynb #00000015
+# %% ../nbs/04_guidance.ipynb #00000016
 def filter_kernel(
     sigma: torch.Tensor, # float [B], pixels; 0: no blur
     alpha: torch.Tensor, # float [B], 0: no sharpening
@@ -128,7 +131,7 @@ def filter_each(
     x = F.pad(x.reshape(1, b * c, h, w), (r, r, r, r), mode='replicate')
     return F.conv2d(x, kernel.repeat_interleave(c, 0, output_size=b * c)[:, None], groups=b * c).view(b, c, h, w)
 
-# %% ../nbs/04_guidance.ipynb #00000018
+# %% ../nbs/04_guidance.ipynb #00000019
 _grey = .299, .587, .114
 _yiq = torch.tensor([_grey, (.596, -.274, -.322), (.211, -.523, .312)])
 _quarter = (torch.linalg.inv(_yiq) @ torch.tensor([[0., 0, 0], [0, 0, -1], [0, 1, 0]]) @ _yiq).tolist()
@@ -158,7 +161,7 @@ def _mean_grey(x):
     "Mean grey of every sample, without constants that would have to be sent to the device"
     return sum(weight * m for weight, m in zip(_grey, x.mean((2, 3)).unbind(1)))
 
-# %% ../nbs/04_guidance.ipynb #0000001b
+# %% ../nbs/04_guidance.ipynb #0000001c
 def solarize(
     x: torch.Tensor, # float [B, 3, H, W], 0..255
     threshold: torch.Tensor, # float [B]; at or above it values are inverted, so 256 changes nothing
@@ -166,30 +169,39 @@ def solarize(
     "Invert bright values"
     return torch.where(x < threshold[:, None, None, None], x, 255 - x)
 
-# %% ../nbs/04_guidance.ipynb #0000001e
-def _contrast(x):
-    "Standard deviation of grey, from every second row and column: [B]"
-    grey = x[..., ::2, ::2].mean(1).flatten(1)
-    return ((grey * grey).mean(1) - grey.mean(1) ** 2).clamp(min=0).sqrt()
+# %% ../nbs/04_guidance.ipynb #0000001f
+def likeness(
+    before: torch.Tensor, # float [B, 3, H, W], 0..255
+    after: torch.Tensor, # float [B, 3, H, W], 0..255
+) -> tuple: # contrast before, contrast after, |correlation| of the two; [B] each
+    "Are light and dark still where they were? From every second row and column, in grey"
+    def centred(x):
+        grey = x[..., ::2, ::2].mean(1).flatten(1)
+        return grey - grey.mean(1, keepdim=True)
+    a, b = centred(before), centred(after)
+    had, has = a.square().mean(1).sqrt(), b.square().mean(1).sqrt()
+    return had, has, (a * b).mean(1).abs() / (had * has).clamp(min=1e-3)
 
 def keep_readable(
     before: torch.Tensor, # float [B, 3, H, W], 0..255
     after: torch.Tensor, # float [B, 3, H, W], 0..255: the same in other colours
     share: float = .3, # of the contrast that must be left
     floor: float = 8., # grey levels of contrast that must be left, if there were so many
+    pattern: float = .7, # |correlation| of before and after that must be left
 ) -> torch.Tensor: # float [B, 3, H, W]
-    "`after`, but `before` for samples whose contrast is lost"
-    had = _contrast(before)
-    lost = _contrast(after) < torch.minimum(had, (share * had).clamp(min=floor))
-    return torch.where(lost[:, None, None, None], before, after)
+    "`after`, but `before` for samples whose contrast or pattern is lost"
+    had, has, alike = likeness(before, after)
+    faint = has < torch.minimum(had, (share * had).clamp(min=floor))
+    return torch.where((faint | (alike < pattern))[:, None, None, None], before, after)
 
-# %% ../nbs/04_guidance.ipynb #00000021
+# %% ../nbs/04_guidance.ipynb #00000023
 @dataclass(frozen=True)
 class Strength:
     "How much a guidance view may change; ranges are (low, high), None switches an operation off"
     crop_rows: float | None = .1 # share of the height cut off at the top and at the bottom, at most
     crop_cols: float | None = .02 # share of the width, left and right
     rotate: float | None = 15. # degrees, at most
+    shear: float | None = None # degrees along the line, at most; not among LMIM's operations
     distort: tuple | None = (.03, .05) # spread of the lattice's shifts, share of height and of half the width
     perspective: tuple | None = (.02, .06) # spread of the corners' shifts inwards, share of height and width
     sharpen: float | None = .5 # blending factor, at most
@@ -201,18 +213,13 @@ class Strength:
     jitter_p: float = .8
     grey_p: float = .2 # fully grey
     at_least: int = 3 # so many operations to all of them are on
-    readable: tuple | None = (.3, 8.) # contrast to be left: share, grey levels
+    readable: tuple | None = (.3, 8., .7) # to be left: share of contrast, grey levels of it, pattern
 
     def operations(self) -> tuple: # of names
         "Operations to choose from"
-        names = ('crop_rows', 'crop_cols', 'rotate', 'distort', 'perspective', 'sharpen', 'blur', 'contrast',
+        names = ('crop_rows', 'crop_cols', 'rotate', 'shear', 'distort', 'perspective', 'sharpen', 'blur', 'contrast',
                  'solarize', 'grayscale')
         return tuple(name for name in names if getattr(self, name) is not None)
-
-    def only_geometry(self) -> bool:
-        "Are colours and sharpness left alone?"
-        return not (self.sharpen or self.blur or self.contrast or self.solarize or self.grayscale or self.jitter_p
-                    or self.grey_p)
 
 levels = dict(
     weak=Strength(distort=None, perspective=None, sharpen=None, blur=None, contrast=None, solarize=None,
@@ -221,7 +228,110 @@ levels = dict(
     strong=Strength(crop_rows=.15, crop_cols=.03, rotate=22., distort=(.045, .075), perspective=(.03, .09), sharpen=.75,
                     blur=(.75, 2.), contrast=(.35, 1.), solarize=(32., 160.), jitter=(.6, .6, .4, .2)))
 
-# %% ../nbs/04_guidance.ipynb #00000023
+# %% ../nbs/04_guidance.ipynb #00000025
+def draw_corners(
+    strength: Strength,
+    draws: Draws,
+    on: dict, # operation -> bool [B]
+    aspect: float, # width / height of the picture
+) -> torch.Tensor: # float [B, 4, 2]
+    "What a view's corners see: perspective, crop, rotation and shear"
+    s, corners = strength, frame_corners(draws.n, draws.device)
+    if s.perspective:
+        spread = draws.uniform(*s.perspective) * on['perspective']
+        corners = corners * (1 - 2 * spread[:, None, None] * draws.normal((4, 2)).abs())
+    def sides(name, most): return draws.uniform(0, most or 0., (2,)) * (on[name][:, None] if most else 0)
+    cols, rows = sides('crop_cols', s.crop_cols), sides('crop_rows', s.crop_rows)
+    corners = crop(corners, torch.stack([cols, rows], 2).flatten(1))
+    def angle(name, most): return draws.uniform(-most, most) * on[name]
+    if s.rotate: corners = turn(corners, angle('rotate', s.rotate), aspect)
+    if s.shear: corners = turn(corners, draws.uniform() * 0, aspect, (angle('shear', s.shear), 0.))
+    return corners
+
+# %% ../nbs/04_guidance.ipynb #00000026
+def draw_displacement(
+    strength: Strength,
+    draws: Draws,
+    on: dict, # operation -> bool [B]
+) -> torch.Tensor: # float [B, 2, 4, 4], for `warp`
+    "Shifts of a lattice of 4 x 4 points, sideways half as far as up and down"
+    if not strength.distort: return torch.zeros(draws.n, 2, 4, 4, device=draws.device)
+    spread = draws.uniform(*strength.distort) * on['distort']
+    shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
+    return torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
+
+def change_geometry(
+    x: torch.Tensor, # float [B, C, H, W]
+    strength: Strength,
+    draws: Draws,
+    on: dict, # operation -> bool [B]
+) -> torch.Tensor: # float [B, C, H, W]
+    "All geometry of a view, in one resampling"
+    corners = draw_corners(strength, draws, on, x.shape[3] / x.shape[2])
+    return warp(x, corners, draw_displacement(strength, draws, on))
+
+# %% ../nbs/04_guidance.ipynb #00000029
+def change_sharpness(
+    x: torch.Tensor, # float [B, 3, H, W], 0..255
+    strength: Strength,
+    draws: Draws,
+    on: dict, # operation -> bool [B]
+) -> torch.Tensor: # float [B, 3, H, W]
+    "Blur and sharpen, each sample with its own kernel"
+    s, none = strength, torch.zeros(draws.n, device=draws.device)
+    if not (s.blur or s.sharpen): return x
+    sigma = torch.where(on['blur'], draws.uniform(*s.blur), none) if s.blur else none
+    alpha = torch.where(on['sharpen'], draws.uniform(0, s.sharpen), none) if s.sharpen else none
+    return filter_each(x, filter_kernel(sigma, alpha)).clamp_(0, 255)
+
+def change_colours(
+    x: torch.Tensor, # float [B, 3, H, W], 0..255
+    strength: Strength,
+    draws: Draws,
+    on: dict, # operation -> bool [B]
+) -> torch.Tensor: # float [B, 3, H, W]
+    "Contrast, solarizing, grey and colour jitter, where the text survives them"
+    s, before = strength, x
+    if not (s.contrast or s.solarize or s.grayscale or s.jitter_p or s.grey_p): return x
+    def amount(name, low, high, off): return torch.where(on[name], draws.uniform(low, high), off)
+    if s.contrast: x = (x - 127.5).mul_(amount('contrast', *s.contrast, 1.)[:, None, None, None]).add_(127.5)
+    if s.solarize: x = solarize(x, amount('solarize', *s.solarize, 256.))
+    colour = torch.where(draws.chance(s.grey_p), 0., 1.)
+    if s.grayscale: colour = colour * (1 - amount('grayscale', 0, s.grayscale, 0.))
+    x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
+    return keep_readable(before, x, *s.readable) if s.readable else x
+
+# %% ../nbs/04_guidance.ipynb #0000002a
+def jitter(x, draws, amounts, on, colour=1.):
+    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
+    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
+    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
+
+# %% ../nbs/04_guidance.ipynb #0000002c
+def full_precision(device: torch.device):
+    "Context without mixed precision on that device"
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+
+@torch.no_grad()
+def in_parts(
+    change, # (uint8 [B, 3, H, W], `Draws`) -> uint8 [B, 3, H, W]
+    x: torch.Tensor, # uint8 [B, 3, H, W]
+    generator: torch.Generator | None, # its numbers are brought to x's device
+) -> torch.Tensor: # uint8 [B, 3, H, W]
+    "Apply `change` in float32: on a CPU to parts of a batch, on a GPU to all of it"
+    if not len(_check(x)): return x.clone()
+    parts = x.split(64 if x.device.type == 'cpu' else len(x))
+    with full_precision(x.device): return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
+
+def _check(x):
+    "uint8 [B, 3, H, W], or a ValueError"
+    if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 [B, 3, H, W], got {str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
+    return x
+
+def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
+
+# %% ../nbs/04_guidance.ipynb #0000002d
 class GuidanceView(nn.Module):
     "The same text in another look, every sample its own (LMIM, guidance view generation)"
     def __init__(self,
@@ -234,65 +344,20 @@ class GuidanceView(nn.Module):
 
     def extra_repr(self): return repr(self.strength)
 
-    @torch.no_grad()
     def forward(self,
         x: torch.Tensor, # uint8 [B, 3, H, W]
         generator: torch.Generator | None = None, # best on x's device; another one's numbers are copied over
     ) -> torch.Tensor: # uint8 [B, 3, H, W]
         "Draw a view of every picture"
-        if not len(_check(x)): return x.clone()
-        draws = Draws(len(x), generator, x.device)
-        on = draws.subset(self.strength.operations(), self.strength.at_least)
-        return _to_uint8(self.look(self.geometry(x.float(), draws, on), draws, on))
+        return in_parts(self.view, x, generator)
 
-    def geometry(self, x, draws, on):
-        "Perspective, crop, rotation and displacement"
-        s, corners = self.strength, frame_corners(len(x), x.device)
-        shifts = torch.zeros(len(x), 2, 4, 4, device=x.device)
-        if s.perspective:
-            spread = draws.uniform(*s.perspective) * on['perspective']
-            corners = corners * (1 - 2 * spread[:, None, None] * draws.normal((4, 2)).abs())
-        def sides(name, most): return draws.uniform(0, most or 0., (2,)) * (on[name][:, None] if most else 0)
-        cols, rows = sides('crop_cols', s.crop_cols), sides('crop_rows', s.crop_rows)
-        corners = crop(corners, torch.stack([cols, rows], 2).flatten(1))
-        if s.rotate: corners = turn(corners, draws.uniform(-s.rotate, s.rotate) * on['rotate'], x.shape[3] / x.shape[2])
-        if s.distort:
-            spread = draws.uniform(*s.distort) * on['distort']
-            shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
-            shifts = torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
-        return warp(x, corners, shifts)
+    def view(self, x, draws):
+        "Views of some pictures from given `Draws`"
+        s, on = self.strength, draws.subset(self.strength.operations(), self.strength.at_least)
+        x = change_geometry(x.float(), s, draws, on)
+        return _to_uint8(change_colours(change_sharpness(x, s, draws, on), s, draws, on))
 
-    def look(self, x, draws, on):
-        "Sharpness, contrast, solarizing and colour"
-        s = self.strength
-        if s.only_geometry(): return x
-        def amount(name, low, high, off): return torch.where(on[name], draws.uniform(low, high), off)
-        if s.blur or s.sharpen:
-            sigma = amount('blur', *s.blur, 0.) if s.blur else torch.zeros(len(x), device=x.device)
-            x = filter_each(x, filter_kernel(sigma, amount('sharpen', 0, s.sharpen, 0.) if s.sharpen else sigma * 0))
-        before = x = x.clamp_(0, 255)
-        if s.contrast: x = (x - 127.5).mul_(amount('contrast', *s.contrast, 1.)[:, None, None, None]).add_(127.5)
-        if s.solarize: x = solarize(x, amount('solarize', *s.solarize, 256.))
-        colour = torch.where(draws.chance(s.grey_p), 0., 1.)
-        if s.grayscale: colour = colour * (1 - amount('grayscale', 0, s.grayscale, 0.))
-        x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
-        return keep_readable(before, x, *s.readable) if s.readable else x
-
-# %% ../nbs/04_guidance.ipynb #00000024
-def _check(x):
-    "uint8 [B, 3, H, W], or a ValueError"
-    if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 [B, 3, H, W], got {str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
-    return x
-
-def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
-
-def jitter(x, draws, amounts, on, colour=1.):
-    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
-    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
-    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
-
-# %% ../nbs/04_guidance.ipynb #00000026
+# %% ../nbs/04_guidance.ipynb #0000002f
 def show_views(
     x: torch.Tensor, # uint8 [B, 3, H, W]
     views, # uint8 [B, 3, H, W], or a dict of such: name -> views
@@ -311,7 +376,7 @@ def show_views(
     fig.tight_layout(pad=.2)
     return fig
 
-# %% ../nbs/04_guidance.ipynb #00000035
+# %% ../nbs/04_guidance.ipynb #00000044
 def motion_kernel(
     length: torch.Tensor, # float [B], pixels; 1 or less: no blur
     degrees: torch.Tensor, # float [B]
@@ -331,12 +396,57 @@ def rescale(
     halvings: torch.Tensor, # [B]: 0, 1 or 2
 ) -> torch.Tensor: # float [B, C, H, W]
     "Shrink by 1, 2 or 4 and enlarge again, per sample"
+    small = x
     for k in (1, 2):
-        small = F.interpolate(F.avg_pool2d(x, 2**k), size=x.shape[2:], mode='bilinear')
-        x = torch.where((halvings == k)[:, None, None, None], small, x)
+        rows = small[..., ::2, :] + small[..., 1::2, :]
+        small = (rows[..., ::2] + rows[..., 1::2]) / 4
+        again = F.interpolate(small.flatten(0, 1)[None], size=x.shape[2:], mode='bilinear').view_as(x)
+        x = torch.where((halvings == k)[:, None, None, None], again, x)
     return x
 
-# %% ../nbs/04_guidance.ipynb #00000037
+# %% ../nbs/04_guidance.ipynb #00000046
+def mostly_mild(draws: Draws, most: float, shape: tuple = ()) -> torch.Tensor: # [B, *shape] in 0..most
+    "A Beta(1, 4): small values are more frequent"
+    return most * (1 - (1 - draws.uniform(shape=shape)) ** .25)
+
+def mostly_middle(draws: Draws, most: float) -> torch.Tensor: # [B] in -most..most
+    "Mean of three uniform numbers: values near 0 are more frequent"
+    return most * draws.uniform(-1, 1, (3,)).mean(1)
+
+# %% ../nbs/04_guidance.ipynb #00000048
+def finetune_geometry(
+    x: torch.Tensor, # float [B, 3, H, W]
+    strength: float, # 0..1
+    draws: Draws,
+    on: torch.Tensor, # bool [B]
+) -> torch.Tensor: # float [B, 3, H, W]
+    "Rotation, or rotation with shear and scale, or perspective: a third each"
+    kind = draws.uniform(0, 3).floor()
+    affine, perspective = on & (kind == 1), on & (kind == 2)
+    corners = frame_corners(len(x), x.device)
+    corners = corners * (1 + mostly_mild(draws, .5 * strength, (4, 2)) * perspective[:, None, None])
+    corners = corners * (1 + mostly_mild(draws, strength) * affine)[:, None, None]
+    shear = [mostly_middle(draws, strength * most) * affine for most in (45., 15.)]
+    angle = mostly_middle(draws, 45. * strength) * (on & ~perspective)
+    corners = turn(corners, angle, x.shape[3] / x.shape[2], shear)
+    return warp(x, corners, torch.zeros(len(x), 2, 2, 2, device=x.device))
+
+# %% ../nbs/04_guidance.ipynb #00000049
+def finetune_deterioration(
+    x: torch.Tensor, # float [B, 3, H, W], 0..255
+    strength: float, # 0..1
+    draws: Draws,
+    on: torch.Tensor, # bool [B]
+) -> torch.Tensor: # float [B, 3, H, W]
+    "Noise, motion blur and a lower resolution"
+    spread = (mostly_mild(draws, 20. * strength) * on).sqrt()
+    x = x + torch.randn(x.shape, **draws.options).to(x.device) * spread[:, None, None, None]
+    length = mostly_mild(draws, 6. * strength) * on
+    x = filter_each(x, motion_kernel(length, draws.uniform(-90, 90)))
+    halvings = (draws.uniform(-.5, 4.5).round() - 2).clamp(0, 2)
+    return rescale(x, halvings * (on & draws.chance(strength)))
+
+# %% ../nbs/04_guidance.ipynb #0000004a
 class FinetuneAugment(nn.Module):
     "ABINet's augmentation for fine-tuning, batched, every sample its own draw"
     def __init__(self,
@@ -352,35 +462,16 @@ class FinetuneAugment(nn.Module):
 
     def extra_repr(self): return ', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
 
-    @torch.no_grad()
     def forward(self,
         x: torch.Tensor, # uint8 [B, 3, H, W], sides divisible by 4
         generator: torch.Generator | None = None, # best on x's device
     ) -> torch.Tensor: # uint8 [B, 3, H, W]
         "Draw a change for every picture"
-        if not len(_check(x)): return x.clone()
-        draws, s = Draws(len(x), generator, x.device), self.strength
-        x = self.geometry(x.float(), draws, draws.chance(self.geometry_p))
-        x = self.deterioration(x, draws, draws.chance(self.deterioration_p))
+        return in_parts(self.change, x, generator)
+
+    def change(self, x, draws):
+        "Some pictures, changed by given `Draws`"
+        s = self.strength
+        x = finetune_geometry(x.float(), s, draws, draws.chance(self.geometry_p))
+        x = finetune_deterioration(x, s, draws, draws.chance(self.deterioration_p))
         return _to_uint8(jitter(x, draws, [s * a for a in (.5, .5, .5, .1)], draws.chance(self.colour_p)))
-
-    def geometry(self, x, draws, on):
-        "Rotation, or rotation with shear and scale, or perspective: a third each"
-        def both_ways(most): return self.strength * most * (draws.uniform(-1, 1, (3,)).mean(1)) * on
-        def mostly_mild(most, shape=()): return self.strength * most * (1 - (1 - draws.uniform(shape=shape)) ** .25)
-        kind = draws.uniform(0, 3).floor()
-        affine, perspective = (kind == 1), (kind == 2)
-        corners = frame_corners(len(x), x.device)
-        outwards = mostly_mild(.5, (4, 2)) * (on & perspective)[:, None, None]
-        corners = corners * (1 + outwards) * (1 + mostly_mild(1.) * (on & affine))[:, None, None]
-        shear = both_ways(45.) * affine, both_ways(15.) * affine
-        corners = turn(corners, both_ways(45.) * ~perspective, x.shape[3] / x.shape[2], shear)
-        return warp(x, corners, torch.zeros(len(x), 2, 2, 2, device=x.device))
-
-    def deterioration(self, x, draws, on):
-        "Noise, motion blur and a lower resolution"
-        def mostly_mild(most): return self.strength * most * (1 - (1 - draws.uniform()) ** .25) * on
-        noise = torch.randn(x.shape, **draws.options).to(x.device)
-        x = x + noise * mostly_mild(20.).sqrt()[:, None, None, None]
-        x = filter_each(x, motion_kernel(mostly_mild(6.), draws.uniform(-90, 90)))
-        return rescale(x, (draws.uniform(-.5, 4.5).round() - 2).clamp(0, 2) * (on & draws.chance(self.strength)))

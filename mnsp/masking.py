@@ -8,18 +8,20 @@ __all__ = ['hidden_count', 'hide_highest', 'random_mask', 'block_mask', 'span_ma
 # %% ../nbs/05_masking.ipynb #00000003
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-# %% ../nbs/05_masking.ipynb #00000006
+# %% ../nbs/05_masking.ipynb #00000007
 def hidden_count(
     grid: tuple, # (rows, cols)
     ratio: float, # share of tokens to hide, 0..1
 ) -> int: # tokens hidden in every sample
-    "How many of a grid's tokens are hidden; ValueError for a ratio outside 0..1"
+    "How many of a grid's tokens are hidden; ValueError for an empty grid or a ratio outside 0..1"
+    if len(grid) != 2 or min(grid) < 1: raise ValueError(f"grid must be (rows, cols) of at least 1 each, got {grid}")
     if not 0 <= ratio <= 1: raise ValueError(f"ratio must lie in 0..1, got {ratio}")
     return round(grid[0] * grid[1] * ratio)
 
-# %% ../nbs/05_masking.ipynb #00000009
+# %% ../nbs/05_masking.ipynb #0000000a
 def _rand(*shape, generator=None, device=None):
     "Uniform numbers, drawn where the generator lives, then brought to `device`"
     if device is None: device = generator.device if generator else 'cpu'
@@ -42,7 +44,7 @@ def _count(mask):
     if len(counts) > 1: raise ValueError(f"mask must hide equally many tokens in every sample, got {sorted(counts)}")
     return counts.pop()
 
-# %% ../nbs/05_masking.ipynb #0000000b
+# %% ../nbs/05_masking.ipynb #0000000c
 def random_mask(
     batch: int, # samples
     grid: tuple, # (rows, cols)
@@ -54,12 +56,12 @@ def random_mask(
     scores = _rand(batch, grid[0] * grid[1], generator=generator, device=device)
     return hide_highest(scores, hidden_count(grid, ratio))
 
-# %% ../nbs/05_masking.ipynb #0000000e
-def _span_of(n, low, high, shape, generator, device):
-    "Random intervals within 0..n, `low` to `high` of it long: bool [*shape, n]"
+# %% ../nbs/05_masking.ipynb #0000000f
+def _intervals(n, low, high, shape, generator, device):
+    "Random intervals, `low` to `high` of `n` long, that meet 0..n, every place equally often: bool [*shape, n]"
     u, v = _rand(2, *shape, 1, generator=generator, device=device)
     length = (n * (low + (high - low) * u)).round().clamp(1)
-    start = (v * (n - length + 1)).floor()
+    start = (v * (n + length - 1)).floor() - length + 1
     at = torch.arange(n, device=u.device)
     return (at >= start) & (at < start + length)
 
@@ -71,16 +73,19 @@ def block_mask(
     device=None, # where the mask shall lie; None: the generator's
 ) -> torch.Tensor: # bool [B, N], True = hidden
     "Hide rectangles, a quarter to all of the rows high and 5 to 20 % of the columns wide (our reading of block masks)"
-    (rows, cols), n = grid, 32
-    high = _span_of(rows, .25, 1., (batch, n), generator, device)
-    wide = _span_of(cols, .05, .2, (batch, n), generator, device)
+    count, (rows, cols), n = hidden_count(grid, ratio), grid, 64
+    high = _intervals(rows, .25, 1., (batch, n), generator, device)
+    wide = _intervals(cols, .05, .2, (batch, n), generator, device)
     hit = (high[..., :, None] & wide[..., None, :]).flatten(2) # [B, n, N]
-    order = torch.arange(n, device=hit.device)[:, None]
+    order = torch.arange(n, device=hit.device, dtype=torch.int16)[:, None]
     first = torch.where(hit, order, n).amin(1) # [B, N]; n: never hit
-    column = torch.arange(rows * cols, device=hit.device) % cols
-    return hide_highest(-(first + column / cols), hidden_count(grid, ratio))
+    token = torch.arange(rows * cols, device=hit.device)
+    place = token % cols * rows + token // cols # column by column
+    backwards = _rand(batch, 1, generator=generator, device=device) < .5
+    place = torch.where(backwards, rows * cols - 1 - place, place)
+    return hide_highest(-(first + place / (rows * cols)), count)
 
-# %% ../nbs/05_masking.ipynb #00000012
+# %% ../nbs/05_masking.ipynb #00000013
 def span_mask(
     batch: int, # samples
     grid: tuple, # (rows, cols)
@@ -95,7 +100,7 @@ def span_mask(
     row, column = token // cols, token % cols
     return hide_highest(-(((column - start) % cols) * rows + row), count)
 
-# %% ../nbs/05_masking.ipynb #00000017
+# %% ../nbs/05_masking.ipynb #0000001c
 def show_masks(
     images: torch.Tensor, # uint8 [B, 3, H, W]
     masks: dict, # name -> bool [B, N]
@@ -105,16 +110,15 @@ def show_masks(
     "Pictures under masks, hidden tokens grey: one row per mask, one column per picture"
     n = min(n, len(images))
     fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(2.2 * n, .6 * len(masks)))
-    patch = images.shape[2] // grid[0], images.shape[3] // grid[1]
     for row, (name, mask) in zip(axes, masks.items()):
         row[0].set_ylabel(name, rotation=0, ha='right', va='center')
-        hidden = mask.view(-1, 1, *grid).repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
+        hidden = F.interpolate(mask.view(-1, 1, *grid).float(), images.shape[2:]) > .5
         for ax, im in zip(row, torch.where(hidden, 128, images[:len(mask)])):
             ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest'); ax.set(xticks=[], yticks=[])
     fig.tight_layout(pad=.3)
     return fig
 
-# %% ../nbs/05_masking.ipynb #0000001a
+# %% ../nbs/05_masking.ipynb #00000023
 def visible_tokens(
     tokens: torch.Tensor, # [B, N, D]
     mask: torch.Tensor, # bool [B, N], True = hidden, equally many in every row

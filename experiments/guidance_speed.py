@@ -1,0 +1,111 @@
+"""Views per second on one core, and the share of a pre-training step that making them takes.
+
+    python experiments/guidance_speed.py
+
+Batched views stand beside the same kinds of operation done image by image with torchvision, timed in the same run, in
+turns, best of several rounds, in processor time, since a machine is seldom quiet. Rows go to experiments/guidance_speed.csv.
+(The imgaug pipeline of LMIM's release made 160 images/s on one core, measured elsewhere: imgaug does not run on
+current NumPy, so it is not timed here.)
+"""
+import argparse
+import csv
+import random
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
+from mnsp.pretrain import Pretrainer, autocast, lmim_small, lmim_tiny, make_optimizer
+from mnsp.synth import SynthWords, varied_world
+
+
+def one_by_one():
+    "What the medium view does, as a torchvision pipeline for a single picture"
+    crop = v2.Lambda(lambda x: v2.functional.resized_crop(x, random.randint(0, 3), random.randint(0, 2), 29, 126, (32, 128)))
+    some = [v2.RandomRotation(15, v2.InterpolationMode.BILINEAR), crop, v2.RandomPerspective(.12, p=1.),
+            v2.ElasticTransform(40., 5.), v2.GaussianBlur(7, (.5, 1.5)), v2.ColorJitter(contrast=(.5, 1.)),
+            v2.RandomAdjustSharpness(3., p=1.), v2.RandomSolarize(80, p=1.), v2.ColorJitter(saturation=(0., 1.))]
+    finish = v2.Compose([v2.RandomApply([v2.ColorJitter(.4, .4, .2, .1)], .8), v2.RandomGrayscale(.2)])
+    def view(x):
+        for change in random.sample(some, random.randint(3, len(some))): x = change(x)
+        return finish(x)
+    return lambda images: torch.stack([view(x) for x in images])
+
+
+def in_turns(makers, images, rounds):
+    "Seconds of processor time of every maker, best of the rounds"
+    best = dict.fromkeys(makers, float('inf'))
+    for _ in range(rounds):
+        for name, (make, n) in makers.items():
+            start = time.process_time()
+            make(images[:n])
+            best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def views_per_second(images, rounds):
+    "Rows of images/s"
+    medium, whole = GuidanceView(), len(images)
+    def unsplit(x): return medium.view(x, Draws(len(x), None, x.device))
+    makers = {'torchvision, one by one': (one_by_one(), 8)}
+    makers |= {level: (GuidanceView(level), whole) for level in levels}
+    makers |= {'medium, not in parts': (torch.no_grad()(unsplit), whole), 'FinetuneAugment': (FinetuneAugment(), whole)}
+    seconds = in_turns(makers, images, rounds)
+    rates = {name: n / seconds[name] for name, (_, n) in makers.items()}
+    slow = rates['torchvision, one by one']
+    for name, rate in rates.items():
+        yield dict(what=name, batch=makers[name][1], images_per_s=round(rate), ratio=round(rate / slow, 1))
+
+
+def timed_step(model, opt, images):
+    "One optimiser step; seconds of processor time of the whole and of the view within"
+    clock = []
+    def note(*_): clock.append(time.process_time())
+    hooks = model.guidance.register_forward_pre_hook(note), model.guidance.register_forward_hook(note)
+    start = time.process_time()
+    with autocast('cpu'): loss = model(images)['loss']
+    loss.backward()
+    opt.step()
+    opt.zero_grad()
+    model.teacher.update(model.encoder)
+    end = time.process_time()
+    for hook in hooks: hook.remove()
+    return end - start, clock[1] - clock[0]
+
+
+def step_share(name, cfg, images, rounds):
+    "A row: the fastest step, and the view's share of it"
+    torch.manual_seed(0)
+    model = Pretrainer(cfg)
+    step = partial(timed_step, model, make_optimizer(model, 1e-4), images)
+    step()  # the first allocates
+    whole, view = min(step() for _ in range(rounds))
+    return dict(what=f'{name} step', batch=len(images), images_per_s=round(len(images) / whole, 1),
+                view_share=round(view / whole, 5))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=12)
+    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    random.seed(0)
+    words = SynthWords(varied_world(), n=256, seed=1)
+    images = torch.from_numpy(np.stack([np.asarray(words[i][0]) for i in range(256)])).permute(0, 3, 1, 2).contiguous()
+    rows = list(views_per_second(images, args.rounds))
+    rows.append(step_share('lmim_tiny', lmim_tiny(), images[:64], 6))
+    rows.append(step_share('lmim_small', lmim_small(), images[:4], 2))
+    with open(args.out, 'w', newline='') as f:
+        writer = csv.DictWriter(f, ('what', 'batch', 'images_per_s', 'ratio', 'view_share'))
+        writer.writeheader()
+        for row in rows:
+            print(row)
+            writer.writerow(row)
+
+
+if __name__ == '__main__': main()
