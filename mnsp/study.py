@@ -43,9 +43,9 @@ class Study:
     words: int = 8192 # rendered for pre-training, unlabelled
     labelled: int = 2048 # rendered for the probe and for fine-tuning
     held_out: int = 512 # rendered for measuring; no word of them occurs in the others
-    steps: int = 1000 # of pre-training
+    steps: int = 400 # of pre-training
     probe_steps: int = 200 # of the linear layer on frozen features
-    tune_steps: int = 150 # of encoder and linear layer together
+    tune_steps: int = 300 # of encoder and linear layer together
     batch_size: int = 64
     lr: float = 2e-3
     optimizer: str = 'muon'
