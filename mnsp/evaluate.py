@@ -33,7 +33,7 @@ _SHARED = (
     'avg: mean over sets; w_avg: mean over words')
 CONVENTION = (
     'waics: only 0-9 a-z A-Z count, lower-cased, on both sides, so an unknown character counts for nothing; '
-    'case_insensitive: both lower-cased, symbols count; ' + _SHARED)
+    'case_insensitive (no case): both lower-cased, symbols count; ' + _SHARED)
 CHINESE_CONVENTION = (
     'sentence: FudanVI rules on both sides: full-width U+FF01-FF5E to half-width, lower case, no white space, '
     'traditional to simplified, then equal; ' + _SHARED)
@@ -113,7 +113,7 @@ def score(
     if not len(trues):
         raise ValueError("nothing to score: preds and trues are empty")
     read = [(p, t) for p, t in zip(preds, trues, strict=True) if p is not None] # the others add nothing
-    def percent(f): return 100 / len(trues) * sum(f(p, t) for p, t in read)
+    def percent(f): return 100 * sum(f(p, t) for p, t in read) / len(trues)
     out = Score(n=len(trues), waics=percent(is_waics),
                 case_insensitive=percent(lambda p, t: p.lower() == t.lower()),
                 exact=percent(lambda p, t: p == t),
