@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from torchvision.io import decode_jpeg, encode_jpeg
+from PIL import Image
 from tqdm.auto import tqdm
 
+from . import synth
 from .data import DataError, Subset, WordDataset, word_loader
 from .evaluate import Rules, english_rules
 from .guidance import Draws, filter_each, filter_kernel, frame_corners, turn, warp
@@ -150,9 +151,10 @@ def noise(images, sigma, generator):
 
 @family('look', 'quality', by_factors(75, 5))
 def jpeg(images, quality, generator):
-    "JPEG and back (torchvision's codec)"
-    coded = [decode_jpeg(encode_jpeg(x, round(quality))) for x in images.cpu()]
-    return torch.stack(coded).to(images.device)
+    "JPEG and back (Pillow's codec, picture by picture)"
+    pictures = [Image.fromarray(x.numpy()) for x in images.permute(0, 2, 3, 1).cpu()]
+    coded = np.stack([np.asarray(synth.jpeg(picture, round(quality))) for picture in pictures])
+    return torch.from_numpy(coded).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 @family('look', '% contrast', by_factors(100, 5))
 def contrast(images, percent, generator):
