@@ -17,7 +17,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from rapidfuzz.distance import Levenshtein
 
-from .evaluate import Evaluation
+from .evaluate import Evaluation, waics_text
 
 # %% ../nbs/14b_diagnosis.ipynb #00000006
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def worst_readings(
     n: int = 24, # at most so many
 ) -> list: # of (edit distance, `Reading`)
     "Wrong readings of pictures that could be opened, by falling edit distance, then by falling confidence"
-    rows = [(Levenshtein.distance(r.pred, r.true), r) for r in evaluation.readings if not r.right and not r.broken]
+    text = waics_text if evaluation.metric == 'waics' else str
+    rows = [(Levenshtein.distance(text(r.pred), text(r.true)), r) for r in evaluation.readings if not r.right and not r.broken]
     return sorted(rows, key=lambda row: (-row[0], -row[1].confidence))[:n]
 
 def text_fonts() -> list: # names of font families

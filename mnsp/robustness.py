@@ -241,12 +241,13 @@ class Robustness:
 # %% ../nbs/16_robustness.ipynb #0000001d
 def _table(r):
     "Lines of `Robustness.table`"
+    def number(v): return f"{'–' if math.isnan(v) else f'{v:.1f}':>8}"
     lines = [f"{'':12} {'as is':>6}" + ''.join(f'{s:7g}' for s in r.severities) + '  relative']
     for name, curve in r.curves.items():
-        lines.append(f'{name:12} {r.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve) + f'  {r.relative(name):8.1f}')
+        lines.append(f'{name:12} {r.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve) + f'  {number(r.relative(name))}')
         f = families[name]
         lines.append(f"{'':12} {'':6}" + ''.join(f'{f.amount(s):7.3g}' for s in r.severities) + f'  {f.unit}')
-    lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(r.severities)}}  {v:8.1f}" for g, v in r.groups.items()]
+    lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(r.severities)}}  {number(v)}" for g, v in r.groups.items()]
     return '\n'.join([*lines, r.convention.replace('; ', '\n')])
 
 # %% ../nbs/16_robustness.ipynb #0000001e
