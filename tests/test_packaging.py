@@ -60,8 +60,9 @@ def run_blocked(installed, code, cwd):
 
 def test_wheel_holds_the_package_and_nothing_else(root, wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    modules = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for path in (root/"mnsp").rglob("*.py")}
-    assert modules <= set(names)
+    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in ("*.py", "*.csv")
+              for path in (root/"mnsp").rglob(kind)}
+    assert wanted <= set(names) and "mnsp/published.csv" in wanted
     assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py"} <= set(names)
     assert any(re.fullmatch(r"mnsp-[^/]+\.dist-info/(licenses/)?LICENSE", name) for name in names)
     assert not [name for name in names if name.endswith((".ipynb", ".pyc"))]
