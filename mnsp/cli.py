@@ -80,7 +80,7 @@ def pretrain(
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'mnsp',
-    preset: Annotated[str, typer.Option(help="tiny, small or base.")] = 'tiny',
+    preset: Annotated[str, typer.Option(help="nano, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
@@ -95,7 +95,7 @@ def pretrain(
     from mnsp import pretrain as p
     from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
-    methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('tiny', 'small', 'base')
+    methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('nano', 'tiny', 'small', 'base')
     if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
     if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
     cfg, frozen = methods[method](preset), None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from fastcore.basics import patch
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -111,25 +112,28 @@ class Decoder(nn.Module):
                 if module.bias is not None: nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=.02)
 
-    def place(self, tokens: torch.Tensor, scale: int) -> torch.Tensor:
-        "Add where the tokens of a scale lie, and which scale they are"
-        tokens = tokens + getattr(self, f'positions{scale}')
-        return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
+# %% ../nbs/08_decoder.ipynb #00000010
+@patch
+def place(self:Decoder, tokens: torch.Tensor, scale: int) -> torch.Tensor:
+    "Add where the tokens of a scale lie, and which scale they are"
+    tokens = tokens + getattr(self, f'positions{scale}')
+    return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
-    def forward(self,
-        visible: torch.Tensor, # [B, 1 + N_visible, D] from the encoder, [cls] first
-        mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
-        scale: int = 0, # which scale is filled in, counted coarse to fine from 0
-        coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, [cls] first
-        guide: torch.Tensor | None = None, # [B, K, D]: tokens of the guidance view, [cls] included
-    ) -> torch.Tensor: # [B, N, out_dim]
-        "A prediction for every token of the grid, visible ones included"
-        if (guide is None) == self.cfg.guided:
-            raise ValueError("this decoder is guided: pass guide=" if self.cfg.guided else "this decoder takes no guide")
-        x = self.decoder_embed(visible)
-        parts = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)]
-        if coarse is not None: parts.insert(1, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1))
-        x = torch.cat(parts, 1)
-        if self.cfg.guided: guide = self.decoder_embed2(guide)
-        for layer in self.decoder_blocks: x = layer(x, guide) if self.cfg.guided else layer(x)
-        return self.decoder_pred(self.decoder_norm(x[:, -mask.shape[1]:]))
+@patch
+def forward(self:Decoder,
+    visible: torch.Tensor, # [B, 1 + N_visible, D] from the encoder, [cls] first
+    mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
+    scale: int = 0, # which scale is filled in, counted coarse to fine from 0
+    coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, [cls] first
+    guide: torch.Tensor | None = None, # [B, K, D]: tokens of the guidance view, [cls] included
+) -> torch.Tensor: # [B, N, out_dim]
+    "A prediction for every token of the grid, visible ones included"
+    if (guide is None) == self.cfg.guided:
+        raise ValueError("this decoder is guided: pass guide=" if self.cfg.guided else "this decoder takes no guide")
+    x = self.decoder_embed(visible)
+    parts = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)]
+    if coarse is not None: parts.insert(1, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1))
+    x = torch.cat(parts, 1)
+    if self.cfg.guided: guide = self.decoder_embed2(guide)
+    for layer in self.decoder_blocks: x = layer(x, guide) if self.cfg.guided else layer(x)
+    return self.decoder_pred(self.decoder_norm(x[:, -mask.shape[1]:]))

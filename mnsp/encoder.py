@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from fastcore.basics import patch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -99,30 +100,34 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.patch_embed.proj.bias)
         nn.init.normal_(self.cls_token, std=.02)
 
-    def check(self, images: torch.Tensor, scale: int):
-        "A clear word where the picture does not fit the scale"
-        size = self.cfg.sizes[scale]
-        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
-            raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got {list(images.shape)}; "
-                             "resize them first")
+# %% ../nbs/06_encoder.ipynb #0000000f
+@patch
+def check(self:Encoder, images: torch.Tensor, scale: int):
+    "A clear word where the picture does not fit the scale"
+    size = self.cfg.sizes[scale]
+    if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
+        raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got {list(images.shape)}; "
+                         "resize them first")
 
-    def tokens(self,
-        images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
-        scale: int = -1, # which scale of the pyramid the images are
-    ) -> torch.Tensor: # [B, N, D]: patches with their positions, before any block
-        "Normalise, cut into patches, project, add positions and scale"
-        self.check(images, scale)
-        scale %= self.cfg.n_scales
-        x = self.patch_embed((images.float() - self.mean) / self.std) + getattr(self, f'positions{scale}')
-        return x + self.scale_embed[scale] if self.cfg.n_scales > 1 else x
+@patch
+def tokens(self:Encoder,
+    images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
+    scale: int = -1, # which scale of the pyramid the images are
+) -> torch.Tensor: # [B, N, D]: patches with their positions, before any block
+    "Normalise, cut into patches, project, add positions and scale"
+    self.check(images, scale)
+    scale %= self.cfg.n_scales
+    x = self.patch_embed((images.float() - self.mean) / self.std) + getattr(self, f'positions{scale}')
+    return x + self.scale_embed[scale] if self.cfg.n_scales > 1 else x
 
-    def forward(self,
-        images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
-        mask: torch.Tensor | None = None, # bool [B, N], True = hidden; the same count in every row
-        scale: int = -1, # which scale of the pyramid the images are
-    ) -> torch.Tensor: # [B, 1 + N_visible, D], [cls] first, final norm applied
-        "Features of the visible tokens"
-        x = self.tokens(images, scale)
-        if mask is not None: x = visible_tokens(x, mask)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
-        return self.norm(self.blocks(x))
+@patch
+def forward(self:Encoder,
+    images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
+    mask: torch.Tensor | None = None, # bool [B, N], True = hidden; the same count in every row
+    scale: int = -1, # which scale of the pyramid the images are
+) -> torch.Tensor: # [B, 1 + N_visible, D], [cls] first, final norm applied
+    "Features of the visible tokens"
+    x = self.tokens(images, scale)
+    if mask is not None: x = visible_tokens(x, mask)
+    x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+    return self.norm(self.blocks(x))

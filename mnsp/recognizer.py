@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from .charset import Charset, english
@@ -149,71 +150,80 @@ class Recognizer(nn.Module):
         "What the decoder has written before each position: BOS, then the word without its last"
         return F.pad(ids[:, :-1], (1, 0), value=self.charset.bos)
 
-    def forward(self,
-        images: torch.Tensor, # uint8 [B, 3, H, W]
-        ids: torch.Tensor, # [B, T] true characters with EOS and PAD (teacher forcing)
-    ) -> torch.Tensor: # [B, T, classes] logits
-        "Predict every character from the picture and the true characters before it"
-        written, pictures = self.shifted(ids), self.look(images)
-        x, seen = self.embed(written), self.seen(written)
-        if seen is not None: seen = seen.expand(-1, -1, ids.shape[1], -1).tril()
-        for layer, picture in zip(self.layers, pictures): x = layer(x, picture, seen=seen)
-        return self.classifier(self.norm(x))
-
     def seen(self, written: torch.Tensor) -> torch.Tensor | None: # bool [B, 1, 1, T]
         "Which of the characters written so far may be attended to; None: all"
         return (written != self.charset.pad)[:, None, None] if self.cfg.hide_pad else None
 
-    @torch.inference_mode()
-    def generate(self,
-        images: torch.Tensor, # uint8 [B, 3, H, W]
-        max_len: int | None = None, # steps at most; None: cfg.max_len
-        stop_early: bool = True, # stop when every word has ended
-    ) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` a word's row is padding after its end mark
-        "Read greedily, one character a step, with kept keys and values"
-        max_len, B, cs = max_len or self.cfg.max_len, len(images), self.charset
-        if max_len > self.cfg.max_len: raise ValueError(f"max_len {max_len} is more than the model's {self.cfg.max_len}")
-        pictures, caches = self.look(images), [{} for _ in self.layers]
-        char = torch.full((B, 1), cs.bos, device=images.device)
-        ended, ids, probs = torch.zeros(B, 1, dtype=torch.bool, device=images.device), [], []
-        for t in range(max_len):
-            x, seen = self.embed(char, t), self.seen(torch.cat([torch.full_like(char, cs.bos), *ids], 1))
-            for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
-            probs.append(self.classifier(self.norm(x)).float().softmax(-1))
-            char = probs[-1].argmax(-1)
-            if stop_early: char = char.masked_fill(ended, cs.pad)
-            ids.append(char)
-            ended = ended | (char == cs.eos)
-            if stop_early and ended.all(): break
-        return torch.cat(ids, 1), torch.cat(probs, 1)
+# %% ../nbs/12_recognizer.ipynb #00000011
+@patch
+def forward(self:Recognizer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+    ids: torch.Tensor, # [B, T] true characters with EOS and PAD (teacher forcing)
+) -> torch.Tensor: # [B, T, classes] logits
+    "Predict every character from the picture and the true characters before it"
+    written, pictures = self.shifted(ids), self.look(images)
+    x, seen = self.embed(written), self.seen(written)
+    if seen is not None: seen = seen.expand(-1, -1, ids.shape[1], -1).tril()
+    for layer, picture in zip(self.layers, pictures): x = layer(x, picture, seen=seen)
+    return self.classifier(self.norm(x))
 
-    @torch.inference_mode()
-    def read(self,
-        images: torch.Tensor, # uint8 [B, 3, H, W]
-    ) -> list: # (text, confidence) per picture; confidence: product of the characters' probabilities, end mark included
-        "Read words"
-        if not len(images): return []
-        was_training, device = self.training, next(self.parameters()).device
-        with autocast(device): ids, probs = self.eval().generate(images.to(device))
-        self.train(was_training)
-        chosen = probs.gather(2, ids[..., None])[..., 0].masked_fill(ids == self.charset.pad, 1.)
-        return list(zip(self.charset.decode_batch(ids), chosen.prod(1).tolist()))
+# %% ../nbs/12_recognizer.ipynb #00000016
+@patch
+@torch.inference_mode()
+def generate(self:Recognizer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+    max_len: int | None = None, # steps at most; None: cfg.max_len
+    stop_early: bool = True, # stop when every word has ended
+) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` a word's row is padding after its end mark
+    "Read greedily, one character a step, with kept keys and values"
+    max_len, B, cs = max_len or self.cfg.max_len, len(images), self.charset
+    if max_len > self.cfg.max_len: raise ValueError(f"max_len {max_len} is more than the model's {self.cfg.max_len}")
+    pictures, caches = self.look(images), [{} for _ in self.layers]
+    char = torch.full((B, 1), cs.bos, device=images.device)
+    ended, ids, probs = torch.zeros(B, 1, dtype=torch.bool, device=images.device), [], []
+    for t in range(max_len):
+        x, seen = self.embed(char, t), self.seen(torch.cat([torch.full_like(char, cs.bos), *ids], 1))
+        for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
+        probs.append(self.classifier(self.norm(x)).float().softmax(-1))
+        char = probs[-1].argmax(-1)
+        if stop_early: char = char.masked_fill(ended, cs.pad)
+        ids.append(char)
+        ended = ended | (char == cs.eos)
+        if stop_early and ended.all(): break
+    return torch.cat(ids, 1), torch.cat(probs, 1)
 
-    @torch.inference_mode()
-    def cross_attention(self,
-        images: torch.Tensor, # uint8 [B, 3, H, W]
-        ids: torch.Tensor, # [B, T] the characters
-    ) -> torch.Tensor: # [B, T, 1 + N] of the last layer, mean over heads, [cls] first
-        "Where the decoder looks for each character"
-        x, pictures = self.embed(self.shifted(ids)), self.look(images)
-        for layer, picture in zip(self.layers, pictures):
-            before = x
-            x = layer(x, picture)                                  # PAD, which some models hide, comes after the word
-        normed = layer.norm1(before)
-        before = before + layer.self_attn(normed, layer.self_attn.keys_values(normed), causal=True)
-        return layer.enc_attn.weights(layer.norm2(before), picture).mean(1)
+# %% ../nbs/12_recognizer.ipynb #0000001c
+@patch
+@torch.inference_mode()
+def read(self:Recognizer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+) -> list: # (text, confidence) per picture; confidence: product of the characters' probabilities, end mark included
+    "Read words"
+    if not len(images): return []
+    was_training, device = self.training, next(self.parameters()).device
+    with autocast(device): ids, probs = self.eval().generate(images.to(device))
+    self.train(was_training)
+    ends = (ids == self.charset.eos).int()
+    chosen = probs.gather(2, ids[..., None])[..., 0].masked_fill(ends.cumsum(1) > ends, 1.)   # what follows the end mark
+    return list(zip(self.charset.decode_batch(ids), chosen.prod(1).tolist()))
 
-# %% ../nbs/12_recognizer.ipynb #0000001f
+# %% ../nbs/12_recognizer.ipynb #0000001e
+@patch
+@torch.inference_mode()
+def cross_attention(self:Recognizer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+    ids: torch.Tensor, # [B, T] the characters
+) -> torch.Tensor: # [B, T, 1 + N] of the last layer, mean over heads, [cls] first
+    "Where the decoder looks for each character"
+    x, pictures = self.embed(self.shifted(ids)), self.look(images)
+    for layer, picture in zip(self.layers, pictures):
+        before = x
+        x = layer(x, picture)                                  # PAD, which some models hide, comes after the word
+    normed = layer.norm1(before)
+    before = before + layer.self_attn(normed, layer.self_attn.keys_values(normed), causal=True)
+    return layer.enc_attn.weights(layer.norm2(before), picture).mean(1)
+
+# %% ../nbs/12_recognizer.ipynb #00000026
 def finest_encoder(
     encoder: Encoder, # of any number of scales
 ) -> Encoder: # of one scale, with the same features at the finest
@@ -226,7 +236,7 @@ def finest_encoder(
     single.load_state_dict(state)
     return single
 
-# %% ../nbs/12_recognizer.ipynb #00000020
+# %% ../nbs/12_recognizer.ipynb #00000027
 def recognizer_from(
     encoder: Encoder, # pre-trained
     cfg: RecognizerConfig, # its `encoder` is replaced by the encoder's own configuration

@@ -137,9 +137,9 @@ class EMATarget(EncoderTarget):
         "Move the average a step towards the student (one fused call for all tensors)"
         torch._foreach_lerp_(list(self.encoder.parameters()), list(student.parameters()), 1 - self.momentum)
 
-# %% ../nbs/07_teacher.ipynb #00000017
+# %% ../nbs/07_teacher.ipynb #0000001a
 def make_teacher(
-    teacher, # 'pixels', 'ema', or an `Encoder` to be frozen
+    teacher, # 'pixels', 'ema', 'random', or an `Encoder` to be frozen
     student: Encoder, # the encoder in training
     momentum: float = .996, # of 'ema'
 ) -> nn.Module: # `.look(images)`, then (looked, scale_image, grid) -> [B, N, P]; `.width()`, `.update(student)`
@@ -150,4 +150,4 @@ def make_teacher(
     if teacher == 'random': return EncoderTarget(Encoder(student.cfg))
     if teacher == 'frozen': raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
                                              "load_model('runs/mae').encoder, or teacher='ema' to go without")
-    raise ValueError(f"teacher must be 'pixels', 'ema' or an Encoder, got {teacher!r}")
+    raise ValueError(f"teacher must be 'pixels', 'ema', 'random' or an Encoder, got {teacher!r}")

@@ -8,7 +8,13 @@ import time
 
 import lmdb
 import pytest
+import torch
 
+from mnsp.decoder import DecoderConfig
+from mnsp.encoder import EncoderConfig
+from mnsp.hub import load_model
+from mnsp.pretrain import PretrainConfig, Pretrainer
+from mnsp.recognizer import Recognizer, RecognizerConfig
 from mnsp.synth import SynthWords, demo_world
 
 
@@ -143,3 +149,34 @@ def test_interrupted_demo_keeps_what_it_has(words, tmp_path):
     assert 'interrupted while pre-training' in stdout and str(out) in stdout
     assert json.loads((out / 'metrics.json').read_text())['stopped'] == 'pre-training'
     assert (out / 'pretrained' / 'model.safetensors').exists() and (out / 'report.html').exists()
+
+
+def test_two_stages(tmp_path, words):
+    "A MAE first, then LMIM with its encoder frozen as teacher: one command"
+    out = tmp_path / 'lmim'
+    code, stdout, stderr = run('pretrain', '--data', words, '--out', out, '--method', 'lmim', '--preset', 'nano',
+                               '--teacher', 'mae', '--steps', 2, '--batch-size', 16, '--workers', 0)
+    assert code == 0, stderr
+    mae, lmim = load_model(out / 'teacher', 'Pretrainer'), load_model(out, 'Pretrainer')
+    assert mae.cfg.teacher == 'pixels' and lmim.cfg.teacher == 'frozen'
+    for name, weight in mae.encoder.state_dict().items(): assert torch.equal(weight, lmim.teacher.encoder.state_dict()[name])
+    assert not torch.equal(mae.encoder.cls_token, lmim.encoder.cls_token)
+    assert (out / 'teacher' / 'log.csv').is_file() and (out / 'log.csv').is_file()
+    one_line_error(*run('pretrain', '--data', words, '--out', out, '--teacher', tmp_path / 'nowhere'), 'nowhere')
+
+
+def test_published_files(tmp_path, words, as_published):
+    "A published file serves as teacher, as encoder to start from, and as reader"
+    encoder, mae, reader = EncoderConfig(depth=1, stored_positions=True), tmp_path / 'mae.pth', tmp_path / 'reader.pth'
+    mae_config = PretrainConfig(encoder, DecoderConfig(512, 1, 16, guided=False), teacher='pixels', guide=None)
+    torch.save(dict(model=as_published(Pretrainer(mae_config), 'mae')), mae)
+    torch.save(dict(model=as_published(Recognizer(RecognizerConfig(encoder, depth=1)), 'lmim recognizer')), reader)
+    short = ['--steps', 1, '--batch-size', 8, '--workers', 0]
+    code, _, stderr = run('pretrain', '--data', words, '--out', tmp_path / 'p', '--teacher', mae, *short)
+    assert code == 0, stderr
+    assert load_model(tmp_path / 'p').teacher.encoder.cfg == load_model(mae).encoder.cfg
+    code, _, stderr = run('finetune', '--data', words, '--out', tmp_path / 'r', '--encoder', mae, *short)
+    assert code == 0, stderr
+    code, stdout, stderr = run('read', words / '0.png', '--weights', reader)
+    assert code == 0, stderr
+    one_line_error(*run('read', words / '0.png', '--weights', mae), 'Recognizer is needed')

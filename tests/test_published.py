@@ -101,20 +101,20 @@ def test_maerec_recognizer(tmp_path):
 
 
 @needs_fixtures
-def test_lmim_heads_are_never_guessed():
+def test_heads_are_never_guessed():
     with pytest.raises(WeightsError, match='encoder_heads='): from_published(fixtures / 'lmim_pretrain.pth')
 
 
 # ---- without the fixtures ------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def checkpoint():
-    "The contents of a small MAE checkpoint in the published layout"
+def checkpoint(as_published):
+    "The contents of a small MAE checkpoint in the published layout, with positions of its own"
     cfg = mae_tiny()
     torch.manual_seed(0)
-    state = {published_name(k, 'mae'): v.clone() for k, v in Pretrainer(cfg).state_dict().items()}
-    state['pos_embed'] = torch.randn(1, 65, 128)
-    state['decoder_pos_embed'] = torch.cat([torch.zeros(1, 1, 128), torch.randn(1, 64, 128)], 1)
+    state = as_published(Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True))), 'mae')
+    state['pos_embed'].normal_()
+    state['decoder_pos_embed'][:, 1:].normal_()
     return dict(model=state, args=argparse.Namespace(mask_ratio=.7), epoch=19, optimizer={}, scaler={})
 
 
@@ -192,12 +192,9 @@ def test_code_is_not_run(tmp_path, checkpoint, save):
     with pytest.raises(WeightsError, match='could run code'): from_published(tmp_path / 'c.pth', 2, 2)
 
 
-def test_a_file_serves_where_a_folder_does(tmp_path):
-    "Of a published width nothing but the path is needed, and the command line takes it as teacher and as encoder"
-    encoder = replace(EncoderConfig(depth=1), stored_positions=True)
-    cfg = PretrainConfig(encoder, DecoderConfig(512, 1, 16, guided=False), teacher='pixels', guide=None)
-    state = {published_name(k, 'mae'): v for k, v in Pretrainer(cfg).state_dict().items()}
-    for name in ('pos_embed', 'decoder_pos_embed'): state[name] = torch.nn.functional.pad(state[name], (0, 0, 1, 0))[None]
-    torch.save(dict(model=state), tmp_path / 'vit.pth')
-    assert load_model(tmp_path / 'vit.pth', 'Pretrainer').cfg.encoder.heads == 6
+def test_a_published_width_needs_only_its_path(tmp_path, as_published):
+    cfg = PretrainConfig(EncoderConfig(depth=1, stored_positions=True), DecoderConfig(512, 1, 16, guided=False),
+                         teacher='pixels', guide=None)
+    torch.save(dict(model=as_published(Pretrainer(cfg), 'mae')), tmp_path / 'vit.pth')
+    assert load_model(tmp_path / 'vit.pth', 'Pretrainer').cfg == cfg
     with pytest.raises(WeightsError, match='Recognizer is needed'): load_model(tmp_path / 'vit.pth', 'Recognizer')
