@@ -33,10 +33,7 @@ def arms(size):
         'target random features': changed(teacher='random'),
         'target moving average': changed(teacher='ema'),
         'mask random .6': changed(mask_ratio=.6),
-        'mask random .9': changed(mask_ratio=.9),
-        'mask block .6': changed(mask='block', mask_ratio=.6),
         'mask block .8': changed(mask='block'),
-        'mask span .8': changed(mask='span'),
         'align stop-gradient': changed(align_stop_gradient=True),
         'align variance .1': changed(align_variance=.1),
     }

@@ -37,12 +37,12 @@ class GuidedLayer(nn.Module):
 
     def forward(self,
         x: torch.Tensor, # [B, M, dim] tokens being decoded
-        guide: torch.Tensor, # [B, K, dim] tokens of the guidance view
+        guide: torch.Tensor | None, # [B, K, dim] tokens of the guidance view; None: no cross-attention
     ) -> torch.Tensor: # [B, M, dim]
         "One layer"
-        if self.order == 'ca-sa': x = self.look(x, guide)
+        if self.order == 'ca-sa' and guide is not None: x = self.look(x, guide)
         x = self.norm1(x + self.dropout(self.self_attn(x, x, x, need_weights=False)[0]))
-        if self.order == 'sa-ca': x = self.look(x, guide)
+        if self.order == 'sa-ca' and guide is not None: x = self.look(x, guide)
         hidden = nn.functional.gelu(self.linear1(x))
         return self.norm3(x + self.dropout(self.linear2(self.dropout(hidden))))
 
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         out_dim: int, # values per predicted token
     ):
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.n_scales = cfg, encoder.n_scales
         self.decoder_embed = nn.Linear(encoder.dim, cfg.dim)
         if cfg.guided: self.decoder_embed2 = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
@@ -125,15 +125,16 @@ def forward(self:Decoder,
     mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
     scale: int = 0, # which scale is filled in, counted coarse to fine from 0
     coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, [cls] first
-    guide: torch.Tensor | None = None, # [B, K, D]: tokens of the guidance view, [cls] included
+    guide: torch.Tensor | None = None, # [B, K, D]: tokens of the guidance view, [cls] included; may lack at coarse scales
 ) -> torch.Tensor: # [B, N, out_dim]
     "A prediction for every token of the grid, visible ones included"
-    if (guide is None) == self.cfg.guided:
-        raise ValueError("this decoder is guided: pass guide=" if self.cfg.guided else "this decoder takes no guide")
+    if guide is not None and not self.cfg.guided: raise ValueError("this decoder takes no guide")
+    if guide is None and self.cfg.guided and scale == self.n_scales - 1:
+        raise ValueError("this decoder is guided: pass guide= at the finest scale")
     x = self.decoder_embed(visible)
     parts = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)]
     if coarse is not None: parts.insert(1, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1))
     x = torch.cat(parts, 1)
-    if self.cfg.guided: guide = self.decoder_embed2(guide)
+    if guide is not None: guide = self.decoder_embed2(guide)
     for layer in self.decoder_blocks: x = layer(x, guide) if self.cfg.guided else layer(x)
     return self.decoder_pred(self.decoder_norm(x[:, -mask.shape[1]:]))

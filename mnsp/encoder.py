@@ -50,13 +50,14 @@ class EncoderConfig:
     heads: int = 6
     mlp_ratio: float = 4.
     n_scales: int = 1 # scales of the pyramid it will see; 1 = MAE and LMIM
-    scale_ratio: int = 2 # size of a scale over the next coarser one
+    scale_ratio: int | tuple = 2 # size of a scale over the next coarser one; a tuple: for each step, coarse first
     mean: tuple = (127.5,) * 3 # of red, green, blue in 0..255; taken off before the first layer
     std: tuple = (127.5,) * 3 # divided by
     stored_positions: bool = False # are position tables kept with the weights, or computed from the grid?
 
     def __post_init__(self):
         for name in ('img_size', 'patch_size', 'mean', 'std'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.scale_ratio, int): object.__setattr__(self, 'scale_ratio', tuple(self.scale_ratio))
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
     @property

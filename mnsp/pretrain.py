@@ -34,7 +34,7 @@ from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
 from .masking import block_mask, random_mask, span_mask
-from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks
+from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .pyramid import pyramid
 from .teacher import make_teacher
 
@@ -50,7 +50,9 @@ class PretrainConfig:
     teacher: str = 'ema' # 'pixels', 'ema', 'random' (ablation), or 'frozen' (then an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
+    coarse_target: str = 'pooled' # of a feature target at coarse scales: 'pooled' from the finest, or the scale's 'own'
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
+    guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float = .8
     align: float = 1. # weight of the alignment loss, which needs a guide
@@ -61,6 +63,9 @@ class PretrainConfig:
         if self.mask not in masks: raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
         if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
             raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
+        for name, known in (('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if (self.guide is None) == self.decoder.guided:
             raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
 
@@ -83,7 +88,8 @@ class Pretrainer(nn.Module):
         if teacher is not None: cfg = replace(cfg, teacher='frozen', teacher_encoder=teacher.cfg)
         self.cfg, self.generator = cfg, generator
         self.encoder = Encoder(cfg.encoder)
-        self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum)
+        self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum,
+                                    cfg.coarse_target == 'own')
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
 
@@ -97,7 +103,7 @@ class Pretrainer(nn.Module):
         guide: torch.Tensor | None = None, # uint8 [B, 3, H, W] guidance view; drawn when not given
         mask: torch.Tensor | None = None, # bool [B, N] on the finest grid, True = hidden; drawn when not given
     ) -> dict: # loss, its parts, and pred, target, mask of the finest scale's first task, cls, fills
-        "One training step's forward pass"
+        "One training step's forward pass; in evaluation mode every picture is asked every task"
         cfg, finest = self.cfg, self.cfg.encoder.n_scales - 1
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
         views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale))
@@ -106,8 +112,10 @@ class Pretrainer(nn.Module):
             guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
         looked, targets, parts, fills = self.teacher.look(images), {}, {}, []
         for k in {task.scale for task in cfg.tasks}: targets[k] = self.teacher(looked, scales[k], cfg.encoder.grid(k))
-        for task in cfg.tasks:
-            (pred, hidden), target = fill_in(self.decoder, task, views, guide), targets[task.scale]
+        asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
+        for task, rows in zip(cfg.tasks, asked):
+            told = guide if task.scale == finest or cfg.guide_at == 'all' else None
+            (pred, hidden), target = fill_in(self.decoder, task, views, told, rows), targets[task.scale][rows]
             parts[task.name] = parts.get(task.name, 0) + task.weight * masked_loss(pred, target, hidden)
             fills.append(dict(task=task, pred=pred, target=target, mask=hidden))
         if self.guidance:
@@ -153,7 +161,7 @@ def mnsp_tiny(): return mnsp('tiny')
 def mnsp_small(): return mnsp('small')
 def mnsp_base(): return mnsp('base')
 
-# %% ../nbs/11_pretrain.ipynb #00000018
+# %% ../nbs/11_pretrain.ipynb #0000001c
 @dataclass(frozen=True)
 class Recipe:
     "How to train; the defaults are LMIM's for pre-training"
@@ -185,7 +193,7 @@ def mae_recipe() -> Recipe:
     "MAERec's pre-training, whose ViT-S is LMIM's teacher"
     return Recipe(batch_size=1024, epochs=20, warmup_epochs=2)
 
-# %% ../nbs/11_pretrain.ipynb #0000001b
+# %% ../nbs/11_pretrain.ipynb #0000001f
 def has_bf16(device: torch.device) -> bool:
     "Does the device multiply bfloat16 in hardware?"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported()
@@ -201,7 +209,7 @@ def autocast(device: torch.device | str):
             torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # else it computes in float32
             with sdpa_kernel(SDPBackend.MATH): yield
 
-# %% ../nbs/11_pretrain.ipynb #0000001c
+# %% ../nbs/11_pretrain.ipynb #00000020
 class Autocast(Callback):
     "Forward pass and loss under `autocast`, on any device"
     order = -5
@@ -211,7 +219,7 @@ class Autocast(Callback):
     def after_loss(self): self.context.__exit__(None, None, None)
     def after_cancel_batch(self): self.after_loss()
 
-# %% ../nbs/11_pretrain.ipynb #00000020
+# %% ../nbs/11_pretrain.ipynb #00000024
 class JointOptimizer:
     "Several optimizers that step as one"
     state = None
@@ -226,7 +234,7 @@ class JointOptimizer:
     def load_state_dict(self, states):
         for part, state in zip(self.parts, states, strict=True): part.load_state_dict(state)
 
-# %% ../nbs/11_pretrain.ipynb #00000021
+# %% ../nbs/11_pretrain.ipynb #00000025
 def decays(name: str, p: torch.Tensor) -> bool:
     "Weight decay is for weights that are matrices"
     return p.ndim >= 2 and name.endswith('weight')
@@ -235,7 +243,7 @@ def is_hidden_matrix(name: str, p: torch.Tensor) -> bool:
     "What Muon is for: matrices between hidden layers, not those at the network's ends"
     return p.ndim == 2 and decays(name, p) and not any(end in name for end in ('embed', 'pred', 'emb.', 'classifier'))
 
-# %% ../nbs/11_pretrain.ipynb #00000022
+# %% ../nbs/11_pretrain.ipynb #00000026
 def make_optimizer(
     model: nn.Module,
     lr: float,
@@ -258,7 +266,7 @@ def make_optimizer(
     if select(True): parts.insert(0, torch.optim.Muon(select(True), adjust_lr_fn='match_rms_adamw'))
     return OptimWrapper(opt=JointOptimizer(*parts))
 
-# %% ../nbs/11_pretrain.ipynb #00000025
+# %% ../nbs/11_pretrain.ipynb #00000029
 class Budget(Callback):
     "Stop after so many minutes or steps; schedules follow"
     order, run_valid = 90, False
@@ -272,12 +280,12 @@ class Budget(Callback):
         if self.steps is not None: return self.train_iter / self.steps
         return (time.monotonic() - self.start) / (60 * self.minutes)
 
-# %% ../nbs/11_pretrain.ipynb #00000026
+# %% ../nbs/11_pretrain.ipynb #0000002a
 class TeacherUpdate(Callback):
     "Let the teacher follow after every step"
     def after_step(self): self.model.teacher.update(self.model.encoder)
 
-# %% ../nbs/11_pretrain.ipynb #00000028
+# %% ../nbs/11_pretrain.ipynb #0000002c
 class History(Callback):
     "Rows of step, seconds and mean loss parts, every so many steps; also written to a CSV file"
     order, run_valid = 50, False
@@ -327,7 +335,7 @@ class Progress(Callback):
         self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
     def after_fit(self): self.meter.n = 100; self.meter.close()
 
-# %% ../nbs/11_pretrain.ipynb #0000002a
+# %% ../nbs/11_pretrain.ipynb #0000002e
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -360,7 +368,7 @@ def fit(
         if bar is not None: learn.progress.meter.close()            # also when the run dies
     return learn
 
-# %% ../nbs/11_pretrain.ipynb #0000002b
+# %% ../nbs/11_pretrain.ipynb #0000002f
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
@@ -383,7 +391,7 @@ def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
-# %% ../nbs/11_pretrain.ipynb #0000002f
+# %% ../nbs/11_pretrain.ipynb #00000033
 def teacher_config(
     cfg: PretrainConfig, # of the model that needs a teacher
     size: str = 'small', # of the MAE's decoder: 'nano', 'tiny', 'small' or 'base'
@@ -391,7 +399,7 @@ def teacher_config(
     "The MAE whose encoder, once trained, can be frozen as teacher: the same encoder, one scale"
     return replace(mae(size), encoder=replace(cfg.encoder, n_scales=1))
 
-# %% ../nbs/11_pretrain.ipynb #00000039
+# %% ../nbs/11_pretrain.ipynb #0000003d
 def feature_colours(
     target: torch.Tensor, # [B, N, P]
     pred: torch.Tensor, # [B, N, P]
@@ -403,7 +411,7 @@ def feature_colours(
     low, high = ((flat - mean) @ directions.T).quantile(torch.tensor([.02, .98]), dim=0)
     return [(((x.float() - mean) @ directions.T - low) / (high - low)).clamp(0, 1) for x in (target, pred)]
 
-# %% ../nbs/11_pretrain.ipynb #0000003a
+# %% ../nbs/11_pretrain.ipynb #0000003e
 @torch.no_grad()
 def show_reconstruction(
     model: Pretrainer,
@@ -436,7 +444,7 @@ def show_reconstruction(
     for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=9)
     return fig
 
-# %% ../nbs/11_pretrain.ipynb #0000003b
+# %% ../nbs/11_pretrain.ipynb #0000003f
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',

@@ -94,9 +94,12 @@ def centre_features(
 # %% ../nbs/07_teacher.ipynb #00000012
 class EncoderTarget(nn.Module):
     "Features of a frozen encoder as target (LMIM); the encoder is copied and never changes"
-    def __init__(self, encoder: Encoder):
+    def __init__(self,
+        encoder: Encoder,
+        own_scale: bool = False, # coarse targets from the coarse picture, not pooled from the full one (our alternative)
+    ):
         super().__init__()
-        self.encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
+        self.encoder, self.own_scale = copy.deepcopy(encoder).eval().requires_grad_(False), own_scale
 
     def train(self, mode: bool = True): # a teacher is never in training mode
         return super().train(False)
@@ -114,11 +117,15 @@ class EncoderTarget(nn.Module):
     @torch.no_grad()
     def forward(self,
         looked: torch.Tensor, # [B, N, D] from `look`
-        scale_image: torch.Tensor, # unused: the teacher sees full resolution at every scale
+        scale_image: torch.Tensor, # float [B, 3, h, w], 0..255: the words at the target's scale, for `own_scale`
         grid: tuple, # (rows, cols) of the target
     ) -> torch.Tensor: # float32 [B, rows·cols, D]
-        "Features of the whole picture, pooled to the grid and normalised"
-        return self.normalize(pool_features(looked, self.encoder.cfg.grid(), grid))
+        "Features of the whole picture pooled to the grid, or of the coarse picture itself; normalised"
+        cfg = self.encoder.cfg
+        if not self.own_scale or grid == cfg.grid(): return self.normalize(pool_features(looked, cfg.grid(), grid))
+        grids = [cfg.grid(scale) for scale in range(cfg.n_scales)]
+        if grid not in grids: raise ValueError(f"own_scale: the teacher knows the grids {grids}, not {grid}; use pooled targets")
+        return self.normalize(self.encoder(scale_image, scale=grids.index(grid))[:, 1:])
 
     def normalize(self, features): return normalize_features(features)
 
@@ -126,8 +133,8 @@ class EncoderTarget(nn.Module):
 
 class EMATarget(EncoderTarget):
     "Features of the student's exponential moving average as target: the default when no checkpoint is given (our reading)"
-    def __init__(self, encoder: Encoder, momentum: float = .996):
-        super().__init__(encoder)
+    def __init__(self, encoder: Encoder, momentum: float = .996, own_scale: bool = False):
+        super().__init__(encoder, own_scale)
         self.momentum = momentum
 
     def normalize(self, features): return centre_features(features)
@@ -137,17 +144,18 @@ class EMATarget(EncoderTarget):
         "Move the average a step towards the student (one fused call for all tensors)"
         torch._foreach_lerp_(list(self.encoder.parameters()), list(student.parameters()), 1 - self.momentum)
 
-# %% ../nbs/07_teacher.ipynb #0000001a
+# %% ../nbs/07_teacher.ipynb #0000001c
 def make_teacher(
     teacher, # 'pixels', 'ema', 'random', or an `Encoder` to be frozen
     student: Encoder, # the encoder in training
     momentum: float = .996, # of 'ema'
+    own_scale: bool = False, # coarse targets from the coarse picture
 ) -> nn.Module: # `.look(images)`, then (looked, scale_image, grid) -> [B, N, P]; `.width()`, `.update(student)`
     "The target that is asked for"
-    if isinstance(teacher, Encoder): return EncoderTarget(teacher)
+    if isinstance(teacher, Encoder): return EncoderTarget(teacher, own_scale)
     if teacher == 'pixels': return PixelTarget(student.cfg.patch_size)
-    if teacher == 'ema': return EMATarget(student, momentum)
-    if teacher == 'random': return EncoderTarget(Encoder(student.cfg))
+    if teacher == 'ema': return EMATarget(student, momentum, own_scale)
+    if teacher == 'random': return EncoderTarget(Encoder(student.cfg), own_scale)
     if teacher == 'frozen': raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
                                              "load_model('runs/mae').encoder, or teacher='ema' to go without")
     raise ValueError(f"teacher must be 'pixels', 'ema', 'random' or an Encoder, got {teacher!r}")

@@ -194,7 +194,7 @@ def test_code_is_not_run(tmp_path, checkpoint, save):
 
 def test_a_published_width_needs_only_its_path(tmp_path, as_published):
     cfg = PretrainConfig(EncoderConfig(depth=1, stored_positions=True), DecoderConfig(512, 1, 16, guided=False),
-                         teacher='pixels', guide=None)
+                         teacher='pixels', guide=None, mask_ratio=.75)
     torch.save(dict(model=as_published(Pretrainer(cfg), 'mae')), tmp_path / 'vit.pth')
     assert load_model(tmp_path / 'vit.pth', 'Pretrainer').cfg == cfg
     with pytest.raises(WeightsError, match='Recognizer is needed'): load_model(tmp_path / 'vit.pth', 'Recognizer')

@@ -1,0 +1,86 @@
+"""What a training step of MNSP costs beside LMIM's and MAE's: arithmetic counted, time measured.
+
+    python experiments/mnsp_cost.py --size small --batch-size 8 --rounds 5
+
+Forward and backward pass with guidance views and a frozen teacher, no data loading, no optimizer. Each round runs every
+method once, and ratios are taken within a round, so that a busy machine disturbs them little; on a CPU it is the
+process's own time on one thread. Rows go to experiments/mnsp_cost.csv.
+"""
+import argparse
+import csv
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mnsp.encoder import Encoder
+from mnsp.nsp import mim_task, nsp_tasks
+from mnsp.pretrain import Pretrainer, autocast, lmim, mae, mnsp
+
+
+def methods(size):
+    "Name -> configuration"
+    base = mnsp(size)
+    return {'LMIM': lmim(size), 'MNSP': base, 'MAE': mae(size),
+            'MNSP, every picture asked everything': replace(base, tasks=mim_task(3) + nsp_tasks(3, visible=True)),
+            'MNSP, guide at the finest scale alone': replace(base, guide_at='finest')}
+
+
+def build(cfg, device):
+    "A model in training mode; feature targets come from a frozen encoder, as in LMIM"
+    teacher = None if cfg.teacher == 'pixels' else Encoder(replace(cfg.encoder, n_scales=1))
+    return Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
+
+
+def gflop(model, images):
+    "Matrix products and convolutions of forward and backward pass, per picture, in 10⁹ (a multiply-add counts two)"
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH): model(images)['loss'].backward()
+    return counter.get_total_flops() / len(images) / 1e9
+
+
+def seconds(model, images):
+    "One forward and backward pass"
+    device = images.device
+    now = time.process_time if device.type == 'cpu' else time.perf_counter
+    if device.type == 'cuda': torch.cuda.synchronize()
+    start = now()
+    with autocast(device): loss = model(images)['loss']
+    loss.backward()
+    if device.type == 'cuda': torch.cuda.synchronize()
+    return now() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', default='small')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
+    args = parser.parse_args()
+    if args.device == 'cpu': torch.set_num_threads(1)
+    images = torch.randint(0, 256, (args.batch_size, 3, 32, 128), dtype=torch.uint8, device=args.device)
+    models = {name: build(cfg, args.device) for name, cfg in methods(args.size).items()}
+    counted = {name: gflop(model, images) for name, model in models.items()}
+    times = {name: [] for name in models}
+    for _ in range(args.rounds + 1):
+        for name, model in models.items(): times[name].append(seconds(model, images))
+    rows = []
+    for name in models:
+        ratio = median(t / l for t, l in list(zip(times[name], times['LMIM'], strict=True))[1:])      # the first round warms up
+        per_second = args.batch_size / median(times[name][1:])
+        rows.append(dict(method=name, size=args.size, device=args.device, batch_size=args.batch_size,
+                         gflop_per_picture=round(counted[name], 2), gflop_to_lmim=round(counted[name] / counted['LMIM'], 3),
+                         time_to_lmim=round(ratio, 3), pictures_per_second=round(per_second, 2)))
+        print(rows[-1], flush=True)
+    with open(args.out, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == '__main__': main()
