@@ -71,7 +71,8 @@ def main():
         for name, model in models.items(): times[name].append(seconds(model, images))
     rows = []
     for name in models:
-        ratio = median(t / l for t, l in list(zip(times[name], times['LMIM'], strict=True))[1:])      # the first round warms up
+        rounds = list(zip(times[name], times['LMIM'], strict=True))[1:]                 # the first round warms up
+        ratio = median(own / lmims for own, lmims in rounds)
         per_second = args.batch_size / median(times[name][1:])
         rows.append(dict(method=name, size=args.size, device=args.device, batch_size=args.batch_size,
                          gflop_per_picture=round(counted[name], 2), gflop_to_lmim=round(counted[name] / counted['LMIM'], 3),

@@ -169,21 +169,54 @@ def finetune(
     typer.echo(f'weights are in {out}')
 
 # %% ../nbs/20_cli.ipynb #0000000e
+def _to_evaluate(data, union14m, subset):
+    "The sets that are asked for: name -> source"
+    from mnsp.benchmarks import open_union14m, subset_from_list
+    from mnsp.demo import held_out_words, named_sources
+    if union14m: return open_union14m(union14m)
+    sources = named_sources(data) if data else held_out_words()
+    if subset:
+        if len(sources) != 1: raise ValueError(f"--subset belongs to one set, and there are {len(sources)}; give one --data")
+        sources = {name: subset_from_list(source, subset) for name, source in sources.items()}
+    return sources
+
+def _rules(name):
+    "How readings are compared"
+    from mnsp.evaluate import chinese_rules, english_rules
+    if name not in ('english', 'chinese'): raise ValueError(f"--rules must be english or chinese, got {name!r}")
+    try: return english_rules if name == 'english' else chinese_rules()
+    except ImportError as e: raise ValueError(str(e)) from None
+
+def _draw(result, sources, folder):
+    "Calibration, accuracy by length and height, worst readings"
+    from mnsp.diagnosis import calibration, show_breakdown, show_calibration, show_worst
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = dict(calibration=show_calibration(calibration(result.readings)), breakdown=show_breakdown({'this model': result}),
+                    worst=show_worst(result, sources))
+    for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', dpi=120, bbox_inches='tight')
+
 @app.command()
 def evaluate(
     weights: WeightsOption,
     data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
+    union14m: Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")] = None,
+    subset: Annotated[Optional[Path], typer.Option(help="List of picture names, one per line: only these count.")] = None,
+    rules: Annotated[str, typer.Option(help="english (case and symbols ignored), or chinese (FudanVI's).")] = 'english',
+    peers: Annotated[bool, typer.Option('--peers', help="Print the result beside published ones.")] = False,
+    pictures: Annotated[Optional[Path], typer.Option(help="Folder for calibration, breakdown and worst readings.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     batch_size: BatchOption = 64,
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity."
     from mnsp import hub
-    from mnsp.demo import held_out_words, named_sources
+    from mnsp.benchmarks import beside_peers
     from mnsp.evaluate import evaluate as score
-    model = hub.load_model(weights, 'Recognizer')
-    sources = named_sources(data) if data else held_out_words()
-    result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=not as_json)
+    model, compare = hub.load_model(weights, 'Recognizer'), _rules(rules)
+    sources = _to_evaluate(data, union14m, subset)
+    result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=not as_json, rules=compare)
+    if pictures: _draw(result, sources, pictures)
     typer.echo(json.dumps(result.to_dict(), indent=1) if as_json else result.table())
+    if peers and not as_json: typer.echo('\n' + beside_peers(result))
 
 # %% ../nbs/20_cli.ipynb #00000010
 @app.command()

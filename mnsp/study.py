@@ -174,12 +174,20 @@ def pretrain_arm(
     return model.encoder, rows[-1]
 
 @torch.no_grad()
-def look_at(encoder: Encoder, data: StudyData) -> dict:
-    "Health of [cls], and where the last block's patches look"
+def look_at(
+    encoder: Encoder,
+    data: StudyData,
+    every_block: bool = False, # figures for each block and for [cls] too, not just for the last block's patches
+) -> dict:
+    "Health of [cls], and where attention goes"
     encoder, images = encoder.cpu().eval(), data.held_out.images[:len(data.masks)]
     report = attention_report(encoder, images, data.masks)
     health, last = cls_health(encoder(images)[:, 0]), report['layers'][-1]['patch']
-    return dict(cls_spread=health['spread'], cls_rank=health['effective_rank'], **{f'patch_{k}': v for k, v in last.items()})
+    row = dict(cls_spread=health['spread'], cls_rank=health['effective_rank'], **{f'patch_{k}': v for k, v in last.items()})
+    if every_block:
+        row |= {f"{query}_{figure}_{block['layer']}": block[query][figure] for query in ('patch', 'cls')
+                for figure in ('text_ratio', 'entropy_relative', 'reach') for block in report['layers']}
+    return row
 
 def measure(
     name: str, # of the arm
@@ -188,19 +196,20 @@ def measure(
     study: Study,
     seed: int = 0,
     teacher: Encoder | None = None,
+    every_block: bool = False, # attention of each block, not just the last
 ) -> dict: # a row of plain values
     "Pre-train an arm and measure it"
     start = time.monotonic()
     encoder, last = pretrain_arm(cfg, data, study, seed, teacher)
     seconds, single = time.monotonic() - start, finest_encoder(encoder)
     row = dict(arm=name, seed=seed, size=study.size, steps=study.steps if cfg else 0, pretrain_seconds=seconds)
-    row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data)
+    row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     reader, frozen = frozen_probe(single, data, study.probe_steps, seed)
     row |= {f'frozen_{k}': v for k, v in frozen.items()}
     row |= {f'tuned_{k}': v for k, v in tuned_probe(reader, data, study, seed).items()}
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
-# %% ../nbs/21_study.ipynb #00000015
+# %% ../nbs/21_study.ipynb #00000016
 def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty as None
     "Rows of a CSV file"
     if not Path(path).is_file(): return []
@@ -226,6 +235,7 @@ def compare(
     path: str | Path, # CSV file of the rows; those it has are not measured again
     seeds=(0, 1, 2),
     say=print, # told every new row
+    every_block: bool = False, # attention of each block, not just the last
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
     for seed in seeds:
@@ -236,7 +246,7 @@ def compare(
         if any(cfg and cfg.teacher == 'frozen' for cfg in todo.values()):
             teacher = pretrain_arm(mae(study.size), data, study, seed)[0]
         for name, cfg in todo.items():
-            row = measure(name, cfg, data, study, seed, teacher)
+            row = measure(name, cfg, data, study, seed, teacher, every_block)
             append_row(path, row)
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'pretrain_seconds')})
     return read_rows(path)
@@ -252,7 +262,7 @@ def spread_over_seeds(
     def deviation(v): return float(np.std(v, ddof=1)) if len(v) > 1 else float('nan')
     return {arm: (float(np.mean(v)), deviation(v), len(v)) for arm, v in values.items()}
 
-# %% ../nbs/21_study.ipynb #00000017
+# %% ../nbs/21_study.ipynb #00000018
 def show_comparison(
     rows: list, # from `compare`
     figures: dict, # column -> title
