@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['WordDataset', 'words_that_fit', 'to_tensor', 'check', 'broken', 'report', 'listed', 'word_loader', 'Cached',
-           'BrokenImage', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'LmdbSource', 'Subset', 'environment',
-           'find_images', 'find_listed', 'in_validation', 'is_labelled', 'is_lmdb', 'lmdb_get', 'open_image',
-           'open_source', 'read_labels', 'reasons', 'split_source', 'suffixes', 'to_rgb', 'why_broken']
+           'BrokenImage', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
+           'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'find_images', 'home',
+           'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'open_stream', 'picture',
+           'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000002
 from collections import Counter
@@ -17,14 +18,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .sources import (BrokenImage, Concat, DataError, FileSource, FolderSource, LmdbSource, Subset, environment,
-                          find_images, find_listed, in_validation, is_labelled, is_lmdb, lmdb_get, open_image, open_source,
-                          read_labels, reasons, split_source, suffixes, to_rgb, why_broken)
+from .sources import (BrokenImage, CacheSource, Concat, DataError, FileSource, FolderSource, HfSource,
+                          ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, find_images, home,
+                          in_validation, is_labelled, is_lmdb, leaves, open_image, open_source, open_stream, picture,
+                          reasons, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000004
-_all_ = ['BrokenImage', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'LmdbSource', 'Subset', 'environment',
-         'find_images', 'find_listed', 'in_validation', 'is_labelled', 'is_lmdb', 'lmdb_get', 'open_image', 'open_source',
-         'read_labels', 'reasons', 'split_source', 'suffixes', 'to_rgb', 'why_broken']
+_all_ = ['BrokenImage', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource', 'ListedSource',
+         'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'find_images', 'home', 'in_validation',
+         'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'open_stream', 'picture', 'reasons',
+         'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #0000000a
 class WordDataset(Dataset):
