@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', 'text_columns', 'kinds', 'DataError',
-           'BrokenImage', 'eight_bits', 'to_rgb', 'orientation', 'decode', 'open_image', 'why_broken', 'Source',
-           'picture', 'is_labelled', 'index_lines', 'Lines', 'tsv_row', 'gt_row', 'json_row', 'row_parser',
+           'BrokenImage', 'BrokenLabel', 'eight_bits', 'to_rgb', 'orientation', 'decode', 'open_image', 'why_broken',
+           'Source', 'picture', 'is_labelled', 'index_lines', 'Lines', 'tsv_row', 'gt_row', 'json_row', 'row_parser',
            'json_items', 'mmocr_lines', 'cache_folder', 'ListedSource', 'read_file', 'find_roots', 'find_images',
            'FolderSource', 'check_list', 'FileSource', 'environment', 'open_environment', 'place_of', 'LmdbSource',
            'is_lmdb', 'View', 'home', 'leaves', 'Subset', 'Concat', 'Mixture', 'in_validation', 'split_source',
@@ -44,6 +44,9 @@ class BrokenImage(DataError):
     def __init__(self, name, reason='unreadable'):
         super().__init__(f'{name}: {reason}')
         self.reason = reason
+
+class BrokenLabel(DataError):
+    "One label that cannot be read"
 
 # %% ../nbs/02a_sources.ipynb #00000008
 max_pixels = 2**25 # a picture of more is no crop of a word
@@ -216,7 +219,10 @@ def json_row(line):
     "`{\"filename\": …, \"text\": …}` → (file, text or None)"
     try:
         row = json.loads(line)
-        return row['filename'], row.get('text')
+        name, text = row['filename'], row.get('text')
+        if not isinstance(name, str) or not isinstance(text, str | None):
+            raise TypeError
+        return name, text
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("is not '{\"filename\": …, \"text\": …}'") from None
 
@@ -469,10 +475,13 @@ class LmdbSource(Source):
         try:
             return None if data is None else data.decode('utf-8')
         except UnicodeDecodeError:
-            raise DataError(f"{self.path}, key {key}: not UTF-8") from None
+            raise BrokenLabel(f"{self.path}, key {key}: not UTF-8") from None
 
     def data(self, i):
-        data = self._get(self.name(i))
+        try:
+            data = self._get(self.name(i))
+        except lmdb.Error: # a damaged page of the file
+            raise BrokenImage(self.name(i), 'unreadable') from None
         if not data:
             raise BrokenImage(self.name(i), 'missing' if data is None else 'empty')
         return data
