@@ -333,7 +333,7 @@ class Cached(Dataset):
 
     def __getitems__(self, indices):
         indices = torch.as_tensor(indices)
-        return Batch(self.images[self.rows[indices]], self.targets[indices])
+        return Batch(self.images.index_select(0, self.rows[indices]), self.targets[indices])
 
     def label(self, k):
         "The text that can be read in picture `k`, a substitute's if it is one"

@@ -302,12 +302,12 @@ class ListedSource(Source):
 
     def name(self, i): return self._row(i)[0]
     def label(self, i): return self._row(i)[1]
-    def image(self, i, size=None): return open_image(self.path_of(i), self.name(i), size)
-    def data(self, i): return read_file(self.path_of(i), self.name(i))
+    def image(self, i, size=None): name = self.name(i); return open_image(self.path_of(name), name, size)
+    def data(self, i): name = self.name(i); return read_file(self.path_of(name), name)
 
-    def path_of(self, i):
-        "The picture's file"
-        paths = [os.path.join(root, self.name(i)) for root in self.roots]
+    def path_of(self, name):
+        "The file of the picture that is called so"
+        paths = [os.path.join(root, name) for root in self.roots]
         return next((p for p in paths if os.path.exists(p)), paths[0])
 
     def _row(self, i): return self._parsed(self.lines[self._at(i)], i)
