@@ -7,8 +7,9 @@ __all__ = ['WordDataset', 'words_that_fit', 'to_tensor', 'read', 'shown', 'check
            'scramble', 'shuffled', 'EpochSampler', 'Batch', 'collate', 'WordLoader', 'word_loader', 'Cached',
            'with_charset', 'WordStream', 'BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError',
            'FileSource', 'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource',
-           'Subset', 'find_images', 'home', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image',
-           'open_source', 'open_stream', 'picture', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+           'Subset', 'all_labels', 'find_images', 'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves',
+           'open_image', 'open_source', 'open_stream', 'picture', 'readable_label', 'reasons', 'split_source',
+           'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000003
 import copy
@@ -22,15 +23,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, defa
 from tqdm.auto import tqdm
 
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
-                          HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, find_images,
-                          home, in_validation, is_labelled, is_lmdb, leaves, open_image, open_source, open_stream,
-                          picture, reasons, split_source, suffixes, to_rgb)
+                          HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
+                          find_images, home, homes, in_validation, is_labelled, is_lmdb, leaves, open_image,
+                          open_source, open_stream, picture, readable_label, reasons, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
 _all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
-         'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'find_images', 'home',
-         'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'open_stream', 'picture',
-         'reasons', 'split_source', 'suffixes', 'to_rgb']
+         'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
+         'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
+         'open_stream', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #0000000b
 class WordDataset(Dataset):
@@ -65,13 +66,8 @@ class WordDataset(Dataset):
 
 def words_that_fit(source, charset, max_len):
     "Indices of the items whose label can be read and fits into `max_len` places"
-    def fits(i):
-        try:
-            text = source.label(i)
-        except BrokenLabel:
-            return False
-        return text is not None and charset.fits(text, max_len)
-    return np.flatnonzero(np.fromiter(map(fits, range(len(source))), bool, len(source)))
+    fits = (text is not None and charset.fits(text, max_len) for text in all_labels(source))
+    return np.flatnonzero(np.fromiter(fits, bool, len(source)))
 
 # %% ../nbs/02b_data.ipynb #0000000c
 def to_tensor(
@@ -375,17 +371,14 @@ def __getitems__(self:WordDataset, indices):
 
 def _copied(self:WordDataset, indices):
     "(pictures uint8 [B,3,H,W], which items they show) out of the caches"
-    homes = [home(self.source, int(self.kept[i])) for i in indices]
-    images, shown, rows = np.empty((len(homes), 3, *self.size), np.uint8), list(indices), {}
-    for k, (source, j) in enumerate(homes):
-        if source.codes[j]:
-            image, shown[k] = self.shown(indices[k])
-            images[k] = image.numpy()
-        else:
-            places, items = rows.setdefault(id(source), (source, [], []))[1:]
-            places.append(k); items.append(j)
-    for source, places, items in rows.values():
+    indices = np.asarray(indices)
+    kept = indices if isinstance(self.kept, range) else self.kept[indices]
+    images, shown = np.empty((len(kept), 3, *self.size), np.uint8), indices.tolist()
+    for source, places, items in homes(self.source, kept):
         images[places] = source.images[items]
+        for k in places[source.codes[items] > 0].tolist():
+            image, shown[k] = self.shown(shown[k])
+            images[k] = image.numpy()
     return images, shown
 
 for f in __getitems__, _copied:

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', 'text_columns', 'kinds', 'DataError',
            'BrokenImage', 'BrokenLabel', 'eight_bits', 'to_rgb', 'orientation', 'decode', 'open_image', 'why_broken',
-           'Source', 'picture', 'is_labelled', 'index_lines', 'Lines', 'tsv_row', 'gt_row', 'json_row', 'row_parser',
-           'json_items', 'mmocr_lines', 'cache_folder', 'ListedSource', 'read_file', 'find_roots', 'find_images',
-           'FolderSource', 'check_list', 'FileSource', 'environment', 'open_environment', 'place_of', 'LmdbSource',
-           'is_lmdb', 'View', 'home', 'leaves', 'Subset', 'Concat', 'Mixture', 'in_validation', 'split_source',
-           'CacheSource', 'is_cache', 'hugging_face', 'columns_of', 'one_split', 'HfSource', 'stored_bytes',
-           'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource', 'open_stream', 'rendered',
-           'first_key', 'is_description', 'open_description', 'many_below', 'open_source']
+           'Source', 'picture', 'is_labelled', 'readable_label', 'all_labels', 'index_lines', 'Lines', 'tsv_row',
+           'gt_row', 'json_row', 'row_parser', 'json_items', 'mmocr_lines', 'cache_folder', 'ListedSource', 'read_file',
+           'find_roots', 'find_images', 'FolderSource', 'check_list', 'FileSource', 'environment', 'open_environment',
+           'place_of', 'LmdbSource', 'is_lmdb', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
+           'in_validation', 'split_source', 'CacheSource', 'is_cache', 'hugging_face', 'columns_of', 'one_split',
+           'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource',
+           'open_stream', 'rendered', 'first_key', 'is_description', 'open_description', 'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import hashlib
@@ -145,6 +145,19 @@ def picture(source, i, size=None):
 def is_labelled(source):
     "True when the source's items have texts"
     return getattr(source, 'labelled', True)
+
+def readable_label(source, i):
+    "The text of item `i`, None when there is none that can be read"
+    try:
+        return source.label(i)
+    except BrokenLabel:
+        return None
+
+def all_labels(source):
+    "The texts of all items in order, None where there is none that can be read"
+    if hasattr(source, 'labels'): # quicker in a row than one by one
+        return source.labels()
+    return (readable_label(source, i) for i in range(len(source)))
 
 # %% ../nbs/02a_sources.ipynb #00000018
 def index_lines(
@@ -304,6 +317,9 @@ class ListedSource(Source):
     def label(self, i): return self._row(i)[1]
     def image(self, i, size=None): name = self.name(i); return open_image(self.path_of(name), name, size)
     def data(self, i): name = self.name(i); return read_file(self.path_of(name), name)
+
+    def labels(self):
+        return (self._parsed(line, number=number)[1] for number, line in self.lines.numbered())
 
     def path_of(self, name):
         "The file of the picture that is called so"
@@ -477,6 +493,13 @@ class LmdbSource(Source):
         except UnicodeDecodeError:
             raise BrokenLabel(f"{self.path}, key {key}: not UTF-8") from None
 
+    def labels(self):
+        with environment(self.place).begin() as transaction:
+            for i in range(1, self.n+1):
+                data = transaction.get(b'label-%09d' % i)
+                text = None if data is None else data.decode('utf-8', 'replace')
+                yield None if text is None or '\ufffd' in text else text
+
     def data(self, i):
         try:
             data = self._get(self.name(i))
@@ -501,11 +524,28 @@ class View(Source):
     def label(self, i): source, i = self.where(i); return source.label(i)
     def name(self, i): source, i = self.where(i); return source.name(i)
 
+    def among(self, indices):
+        "`where` of many items: list of (part, places in `indices`, indices in the part)"
+        found = {}
+        for place, i in enumerate(indices):
+            part, j = self.where(i)
+            _, places, items = found.setdefault(id(part), (part, [], []))
+            places.append(place)
+            items.append(j)
+        return [(part, np.array(places), np.array(items)) for part, places, items in found.values()]
+
 def home(source, i):
     "The source in which item `i` really lies, and its index there"
     while hasattr(source, 'where'):
         source, i = source.where(i)
     return source, i
+
+def homes(source, indices):
+    "`home` of many items: list of (source, places in `indices`, indices in that source), all int arrays"
+    if not hasattr(source, 'among'):
+        return [(source, np.arange(len(indices)), indices)]
+    return [(leaf, places[inside], items) for part, places, inner in source.among(indices)
+            for leaf, inside, items in homes(part, inner)]
 
 def leaves(source):
     "The sources that a source is made of"
@@ -527,6 +567,7 @@ class Subset(View):
             raise ValueError(f"indices: {wrong[0]} is outside the source's 0..{len(source)-1}")
 
     def where(self, i): return self.source, int(self.rows[i])
+    def among(self, indices): return [(self.source, np.arange(len(indices)), self.rows[indices])]
 
     @property
     def indices(self): return self.rows.tolist()
@@ -546,6 +587,14 @@ class Concat(View):
         i = self._at(i)
         k = int(np.searchsorted(self.ends, i, side='right'))
         return self.sources[k], i-(int(self.ends[k-1]) if k else 0)
+
+    def among(self, indices):
+        owner = np.searchsorted(self.ends, indices, side='right')
+        begins = np.concatenate([[0], self.ends[:-1]])
+        places = [(k, np.flatnonzero(owner == k)) for k in np.unique(owner).tolist()]
+        return [(self.sources[k], at, indices[at]-begins[k]) for k, at in places]
+
+    def labels(self): return (text for source in self.sources for text in all_labels(source))
 
 # %% ../nbs/02a_sources.ipynb #0000003a
 class Mixture(View):
@@ -616,7 +665,7 @@ class CacheSource(Source):
     @property
     def images(self): # uint8 [n,3,H,W]
         if self._images is None:
-            self._images = np.load(self.path/'images.npy', mmap_mode='r')
+            self._images = np.load(self.path/'images.npy', mmap_mode='r').view(np.ndarray)
         return self._images
 
     @property
