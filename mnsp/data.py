@@ -214,6 +214,13 @@ class EpochSampler(Sampler):
         self.epoch = self.start = 0 # the next epoch, and the position (of all processes together) where it begins
 
     def __len__(self): return -(-(self.n-self.rank)//self.world)
+    def begin(self, epoch, position=0): self.epoch, self.start = epoch, position
+
+    def state_after(self, loader):
+        "Where all processes together stand after what `loader` handed out"
+        position = self.n if loader.over else self.start+loader.seen*self.world
+        done = position >= self.n
+        return dict(epoch=self.epoch+done, position=0 if done else position, seed=self.seed, n=self.n)
 
     def __iter__(self):
         step = 2**14*self.world
@@ -229,47 +236,48 @@ class Batch:
     def __getitem__(self, k): return self.images[k], self.targets[k]
 
 def collate(items):
-    "A list of samples, or a `Batch`, as [images, targets]"
-    return [items.images, items.targets] if isinstance(items, Batch) else default_collate(items)
+    "A list of samples, or a `Batch`, as [images, targets, number of the worker]"
+    worker = get_worker_info()
+    batch = [items.images, items.targets] if isinstance(items, Batch) else default_collate(items)
+    return [*batch, worker.id if worker else 0]
 
 # %% ../nbs/02b_data.ipynb #00000023
 class WordLoader(DataLoader):
-    "torch's loader that knows how far it is; with an `EpochSampler` every pass is the next epoch"
-    begun, seen = False, 0
+    "torch's loader that knows how far it is; every pass is the next epoch of its `EpochSampler` or `WordStream`"
+    begun = over = False
+    seen, batches = 0, Counter() # handed out in this pass: samples, and batches by worker
 
     def __iter__(self):
-        order = self.order
-        if order is not None:
-            if self.begun:
-                order.epoch, order.start = order.epoch+1, 0
-            self.begun, self.seen = True, 0
-        for batch in super().__iter__():
+        if self.begun and self.order is not None:
+            self.order.begin(self.order.epoch+1)
+        self.begun, self.over, self.seen, self.batches = True, False, 0, Counter()
+        for *batch, worker in super().__iter__():
             self.seen += len(batch[0])
+            self.batches[worker] += 1
             yield batch
-        if order is not None:
-            self.seen = order.n # also when drop_last left a few
+        self.over = True # also when drop_last left a few
 
     @property
-    def order(self): return self.sampler if isinstance(getattr(self, 'sampler', None), EpochSampler) else None
+    def order(self):
+        "What can be resumed: the sampler or the stream; None when the order is somebody else's"
+        return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')), None)
 
     def state_dict(self):
         "Where the order stands after the batches handed out so far"
-        order = self._needed()
-        position = order.start+self.seen*order.world
-        done = position >= order.n
-        return dict(epoch=order.epoch+done, position=0 if done else position, seed=order.seed, n=order.n)
+        return self._needed().state_after(self)
 
     def load_state_dict(self,
         state, # from `state_dict`, of this process or another one of the same run
     ):
-        "Go on at the next unseen sample; ValueError when the data or the seed are other ones"
+        "Go on at the next unseen sample; ValueError when the data or the seed are others"
         order = self._needed()
-        for key in 'n', 'seed':
-            if state[key] != getattr(order, key):
-                raise ValueError(f"state: it is of a run with {key}={state[key]}, "
-                                 f"this loader has {getattr(order, key)}")
-        order.epoch, order.start = state['epoch'], state['position']
-        self.begun, self.seen = False, 0
+        now = order.state_after(self)
+        for key in set(state) | set(now):
+            if key not in ('epoch', 'position') and state.get(key) != now.get(key):
+                raise ValueError(f"state: it is of a run with {key}={state.get(key)}, this loader has {now.get(key)}")
+        order.begin(state['epoch'], state['position'])
+        self.begun = self.over = False
+        self.seen, self.batches = 0, Counter()
 
     def _needed(self):
         if self.order is None:
@@ -400,9 +408,21 @@ class WordStream(IterableDataset):
             raise DataError("this stream has no labels, but targets are asked for; leave charset out")
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
         self.seed, self.max_broken, self.recent = seed, max_broken, recent
-        self.place = torch.zeros(3, dtype=torch.int64).share_memory_() # epoch, batches to skip, pictures per batch
+        self.epoch, self.skip = 0, torch.zeros(256, dtype=torch.int64).share_memory_() # samples that each worker skips
         # of each worker: how many seen, left out, and broken by reason
         self.tally = torch.zeros(256, 2+len(reasons), dtype=torch.int64).share_memory_()
+
+    def begin(self, epoch, position=()):
+        self.epoch = epoch
+        self.source.set_epoch(epoch) # here and not in the workers, which share that number
+        self.skip[:] = 0
+        self.skip[:len(position)] = torch.tensor(position, dtype=torch.int64)
+
+    def state_after(self, loader):
+        "Where the stream stands after what `loader` handed out: position counts the samples of each worker"
+        n = 0 if loader.over else max(1, loader.num_workers)
+        position = [int(self.skip[k])+loader.batches[k]*loader.batch_size for k in range(n)]
+        return dict(epoch=self.epoch+loader.over, position=position, seed=self.seed, workers=loader.num_workers)
 
     def counts(self):
         "How many broken pictures were met so far, by reason"
@@ -417,11 +437,8 @@ class WordStream(IterableDataset):
 
     def __iter__(self):
         worker = get_worker_info()
-        k, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        epoch, batches, size = self.place.tolist()
-        skip = max(0, batches-k+workers-1)//workers*size # torch takes a batch from each worker in turn
-        self.source.set_epoch(epoch)
-        return self._samples(self.tally[k], np.random.default_rng((self.seed, epoch, k)), skip)
+        k = worker.id if worker else 0
+        return self._samples(self.tally[k], np.random.default_rng((self.seed, k)), int(self.skip[k]))
 
 # %% ../nbs/02b_data.ipynb #00000038
 def _samples(self:WordStream, tally, rng, skip):

@@ -82,8 +82,6 @@ def decode(im, name, size=None):
     "An opened PIL picture → RGB, upright"
     if im.width*im.height > max_pixels:
         raise BrokenImage(name, 'too large')
-    if not im.width*im.height:
-        raise BrokenImage(name, 'empty')
     turn = orientation(im)
     if size is not None:
         height, width = size if turn < 5 else size[::-1]

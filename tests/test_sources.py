@@ -87,10 +87,14 @@ def texts(source): return [source.label(i) for i in range(len(source))]
 
 # One picture
 
-def test_png_of_no_pixels_and_bmp_of_no_width():
-    header = b'\x89PNG\r\n\x1a\n'+struct.pack('>I', 13)+b'IHDR'+struct.pack('>II', 0, 12)+b'\x08\x02\x00\x00\x00'
-    assert reason(header+b'\0'*4) in ('empty', 'unreadable')
-    assert reason(b'') == 'empty'
+@pytest.mark.parametrize('data, wanted', [
+    (b'', 'empty'),
+    (b'P6 0 12 255\n', 'unreadable'),
+    (b'GIF89a'+struct.pack('<HH', 0, 12)+b'\0\0\0;', 'unreadable'),
+    (b'BM'+struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 0, 12, 1, 24, 0, 0, 0, 0, 0, 0), 'unreadable'),
+])
+def test_no_bytes_and_no_pixels(data, wanted):
+    assert reason(data) == wanted
 
 
 def test_decompression_bomb_is_refused_by_its_header_and_without_a_warning(recwarn):
@@ -469,6 +473,12 @@ def test_columns_are_found_or_named(table):
 
 # Streams
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    "The library waits five seconds after a shuffled stream"
+    monkeypatch.setattr(datasets.config, 'SLEEP_TIME_ON_THREADS_SHUTDOWN', 0, raising=False)
+
+
 def shards(table, folder, n):
     folder.mkdir()
     for k in range(n):
@@ -508,6 +518,34 @@ def test_stream_counts_and_limit(table, tmp_path):
     assert stream.counts() == dict(missing=30) and stream.report().startswith('30 of 300 pictures broken')
     with pytest.raises(DataError, match='100 of 100 pictures are broken'):
         list(word_loader(WordStream(open_stream(tmp_path/'bad')), 32))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('after', [1, 4, 5, 6, 9])
+def test_stream_resumes_at_the_next_unseen_sample(tmp_path, workers, after):
+    "Batches of five; two files of different length, so that one worker ends before the other"
+    rows = [dict(bytes=grey(i), path=None) for i in range(30)]
+    data = datasets.Dataset.from_dict(dict(image=rows)).cast_column('image', datasets.Image(decode=False))
+    (tmp_path/'files').mkdir()
+    data.select(range(5)).to_parquet(tmp_path/'files/0.parquet')
+    data.select(range(5, 30)).to_parquet(tmp_path/'files/1.parquet')
+    def new(): return word_loader(WordStream(open_stream(tmp_path/'files', shuffle=10)), 5, workers=workers)
+    def endless(loader):
+        while True:
+            yield from (x[:, 0, 0, 0].tolist() for x, _ in loader)
+    whole, first, second = endless(new()), new(), new()
+    wanted = [next(whole) for _ in range(18)]
+    batches = endless(first)
+    got = [next(batches) for _ in range(after)]
+    second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    batches = endless(second)
+    got += [next(batches) for _ in range(18-after)]
+    for epoch in range(3): # which worker comes first may change, the samples may not
+        assert sorted(got[6*epoch:6*epoch+6]) == sorted(wanted[6*epoch:6*epoch+6])
+        assert sorted(sum(got[6*epoch:6*epoch+6], [])) == list(range(30))
+    assert workers or got == wanted and wanted[:6] != wanted[6:12]
+    with pytest.raises(ValueError, match='workers='):
+        word_loader(WordStream(open_stream(tmp_path/'files')), 5, workers=1).load_state_dict(first.state_dict())
 
 
 def test_stream_needs_no_more_than_it_reads(table, tmp_path, monkeypatch):
