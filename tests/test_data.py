@@ -18,16 +18,21 @@ from mnsp.data import (
     Cached,
     Concat,
     DataError,
+    EpochSampler,
     FolderSource,
     LmdbSource,
+    Mixture,
     Subset,
     WordDataset,
     open_source,
+    shuffled,
     split_source,
     to_rgb,
     to_tensor,
     word_loader,
 )
+from mnsp.pretrain import Pretrainer, mae_tiny, pretrain
+from mnsp.stores import cache
 from mnsp.synth import SynthWords, World, demo_world
 
 
@@ -267,3 +272,137 @@ def test_extreme_worlds_render():
         for i in range(40):
             image, text, mask = words.render(i)
             assert image.size == world.size[::-1] and mask.shape == tuple(world.size) and world.min_len <= len(text)
+
+
+def broken_lmdb(path, n=600):
+    "An LMDB of which one per cent is broken, in three ways"
+    damage = {37: None, 111: b'', 205: b'no picture', 299: png()[:45], 480: None, 599: b''}
+    return write_lmdb(path, [damage.get(i, png(i % 250)) for i in range(n)])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_lmdb_of_which_one_per_cent_is_broken_trains_through(tmp_path, workers):
+    words = WordDataset(LmdbSource(broken_lmdb(tmp_path/'db')), max_broken=.01)
+    loader = word_loader(words, 50, shuffle=True, workers=workers)
+    torch.manual_seed(0)
+    rows = pretrain(Pretrainer(mae_tiny()), loader, lr=1e-4, epochs=2).history.rows
+    assert rows[-1]['step'] == 24 and all(np.isfinite(row['loss']) for row in rows)
+    assert words.counts() == dict(missing=2, empty=2, unreadable=2)
+    assert [name for name, _ in words.broken()] == [f'image-{i+1:09d}' for i in (37, 111, 205, 299, 480, 599)]
+    assert '6 of 600 pictures broken' in words.report()
+
+
+def test_one_more_is_too_many(tmp_path):
+    words = WordDataset(LmdbSource(broken_lmdb(tmp_path/'db')), max_broken=.009)
+    with pytest.raises(DataError, match='6 of 600 pictures are broken, more than 1%; image-.*mnsp data check'):
+        list(word_loader(words, 50))
+
+
+@pytest.mark.parametrize('union', [Concat, Mixture])
+def test_substitute_is_of_the_same_source(tmp_path, union):
+    large, small = write_lmdb(tmp_path/'large', [png(9)]*200), write_lmdb(tmp_path/'small', [png(1), b'', png(2)])
+    words = WordDataset(union([LmdbSource(large), LmdbSource(small)]), max_broken=1.)
+    found = [(i, int(words[i][0][0, 0, 0])) for i in range(len(words))]
+    assert {level for i, level in found if words.codes[i]} <= {1, 2} and words.counts()['empty'] > 0
+
+
+def test_order_is_a_permutation_and_nothing_but_a_function():
+    for n in (1, 2, 5, 64, 65, 1000):
+        orders = {tuple(shuffled(np.arange(n), n, seed, epoch)) for seed in range(3) for epoch in range(3)}
+        assert all(sorted(o) == list(range(n)) for o in orders)
+        assert n < 65 or len(orders) == 9
+    n = 10_000_000
+    some = shuffled(np.arange(0, n, 1000), n, 1, 2)
+    assert len(set(some.tolist())) == 10_000 and 0 <= some.min() and some.max() < n
+    assert shuffled([7_340_000], n, 1, 2)[0] == some[7340]
+    assert abs(some.mean()/n-.5) < .02 and abs(np.corrcoef(np.arange(10_000), some)[0, 1]) < .04
+
+
+@pytest.mark.parametrize('n', [1, 10, 11, 12, 13])
+@pytest.mark.parametrize('world', [1, 2, 3, 4])
+def test_processes_see_disjoint_data_and_everything_once(n, world):
+    for epoch in range(3):
+        parts = []
+        for rank in range(world):
+            sampler = EpochSampler(n, seed=5, rank=rank, world=world)
+            sampler.epoch = epoch
+            parts.append(list(sampler))
+            assert len(parts[-1]) == len(sampler)
+        assert sorted(sum(parts, [])) == list(range(n))
+
+
+def seen(batches): return sum((t.tolist() for _, t in batches), [])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('after', [1, 3, 5, 6, 9])
+def test_resume_continues_at_the_next_unseen_sample(folder, after, workers):
+    "Batches of four out of twenty; interrupted after so many, in the middle and at the end of an epoch"
+    def new(): return word_loader(WordDataset(FolderSource(folder)), 4, shuffle=True, seed=2, workers=workers)
+    def endless(loader):
+        while True:
+            yield from loader
+    whole, first, second = endless(new()), new(), new()
+    wanted = seen(next(whole) for _ in range(14))
+    batches = endless(first)
+    got = seen(next(batches) for _ in range(after))
+    second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    batches = endless(second)
+    assert got+seen(next(batches) for _ in range(14-after)) == wanted
+
+
+def test_resume_with_other_processes_and_batches(folder):
+    loader = word_loader(WordDataset(FolderSource(folder)), 6, shuffle=True)
+    before = seen([next(iter(loader))])
+    rest = []
+    for rank in range(3):
+        other = word_loader(WordDataset(FolderSource(folder)), 1, shuffle=True, rank=rank, world=3)
+        other.load_state_dict(loader.state_dict())
+        rest += seen(other)
+    assert sorted(before+rest) == list(range(20)) and len(rest) == 14
+
+
+def test_what_is_left_of_an_epoch_with_drop_last(folder):
+    loader = word_loader(WordDataset(FolderSource(folder)), 8, drop_last=True)
+    assert len(seen(loader)) == 16 and loader.state_dict() == dict(epoch=1, position=0, seed=0, n=20)
+    with pytest.raises(ValueError, match="sampler: only the loader's own order"):
+        word_loader(WordDataset(FolderSource(folder)), sampler=[1, 2]).state_dict()
+    with pytest.raises(ValueError, match='seed=1, this loader has 0'):
+        loader.load_state_dict(dict(epoch=0, position=0, seed=1, n=20))
+
+
+def test_cached_with_other_targets(folder):
+    (folder/'4.png').write_bytes(b'')
+    cached = Cached(WordDataset(FolderSource(folder)), bar=False)
+    ids = cached.with_charset(Charset('word0123456789'), max_len=6)
+    short = sum(i < 10 for i in cached.shown.tolist()) # 'word9' fits into six places with its end mark, 'word10' does not
+    assert ids.images is cached.images and len(ids) == short
+    x, targets = next(iter(word_loader(ids, 30)))
+    for image, text in zip(x, ids.charset.decode_batch(targets)):
+        assert text == f'word{int(image[0, 0, 0])}'
+    assert ids.left_out+len(ids) == 20 and cached.charset is None
+    back = ids.with_charset()
+    assert torch.equal(back.targets, cached.targets) and len(back) == 20
+    odd = cached.with_charset(Charset('abc'), max_len=9, change=lambda text: 'a' if text[-1] in '13579' else '')
+    assert len(odd) == sum(i % 2 for i in cached.shown.tolist()) and {odd.label(k) for k in range(len(odd))} == {'a'}
+
+
+def test_caches_on_disk_alone_and_together(folder, tmp_path_factory):
+    "Batches out of the map equal those decoded, broken ones included, in any union"
+    (folder/'4.png').write_bytes(b'')
+    place = tmp_path_factory.mktemp('caches')
+    for name in 'ab':
+        cache(folder, place/name, bar=False)
+    a, b, slow = open_source(place/'a'), open_source(place/'b'), FolderSource(folder)
+    for make in (lambda x, y: x, lambda x, y: Concat([x, y]), lambda x, y: Mixture([x, y], [1, 2]),
+                 lambda x, y: Subset(Concat([x, y]), range(39, 0, -3))):
+        for charset in (None, english):
+            fast, plain = (WordDataset(make(*s), charset=charset) for s in ((a, b), (slow, slow)))
+            assert fast.ready and not plain.ready
+            for workers in (0, 2):
+                (x, s), = word_loader(fast, 99, workers=workers)
+                (y, t), = word_loader(plain, 99)
+                good = [i for i in range(len(fast)) if not plain.codes[i]]
+                assert torch.equal(x[good], y[good]) and torch.equal(s[good], t[good])
+                assert fast.broken() == plain.broken() != []
+    assert not WordDataset(a, size=(16, 64)).ready and WordDataset(a, size=(16, 64))[3][0].shape == (3, 16, 64)

@@ -1,0 +1,596 @@
+"Every kind of source, on small real files made here; every oddity of a picture file"
+import importlib
+import io
+import json
+import os
+import pickle
+import struct
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnsp import sources
+from mnsp.charset import Charset
+from mnsp.data import BrokenImage, DataError, WordDataset, WordStream, open_stream, word_loader
+from mnsp.sources import (
+    CacheSource,
+    Concat,
+    FolderSource,
+    HfSource,
+    Lines,
+    ListedSource,
+    LmdbSource,
+    Mixture,
+    Subset,
+    all_labels,
+    home,
+    homes,
+    json_items,
+    open_image,
+    open_source,
+    picture,
+    split_source,
+)
+
+datasets = pytest.importorskip('datasets', reason='the library `datasets` is optional')
+
+
+def encoded(im, kind='png', **options):
+    buffer = io.BytesIO()
+    im.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def grey(value, size=(40, 12)):
+    "A picture of one grey level, as PNG"
+    return encoded(Image.new('RGB', size, (value,)*3))
+
+
+def level(im): return int(np.asarray(im)[0, 0, 0])
+
+
+def opened(data, size=None): return open_image(io.BytesIO(data), 'x', size)
+
+
+def reason(data):
+    with pytest.raises(BrokenImage) as error:
+        opened(data)
+    return error.value.reason
+
+
+def write_lmdb(path, images, labels=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lmdb.open(str(path), map_size=2**22) as env, env.begin(write=True) as t:
+        for i, data in enumerate(images, 1):
+            t.put(b'image-%09d' % i, data)
+            if labels:
+                t.put(b'label-%09d' % i, labels[i-1].encode())
+        t.put(b'num-samples', b'%d' % len(images))
+    return path
+
+
+def write_pictures(folder, n=6, name='{}.png'):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        (folder/name.format(i)).write_bytes(grey(i))
+    return folder
+
+
+def levels(source): return [level(im) for im, _ in (source[i] for i in range(len(source)))]
+
+
+def texts(source): return [source.label(i) for i in range(len(source))]
+
+
+# One picture
+
+@pytest.mark.parametrize('data, wanted', [
+    (b'', 'empty'),
+    (b'P6 0 12 255\n', 'unreadable'),
+    (b'GIF89a'+struct.pack('<HH', 0, 12)+b'\0\0\0;', 'unreadable'),
+    (b'BM'+struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 0, 12, 1, 24, 0, 0, 0, 0, 0, 0), 'unreadable'),
+])
+def test_no_bytes_and_no_pixels(data, wanted):
+    assert reason(data) == wanted
+
+
+def test_decompression_bomb_is_refused_by_its_header_and_without_a_warning(recwarn):
+    for side in (7000, 10_000, 20_000): # Pillow itself is silent, warns, and raises
+        assert reason(encoded(Image.new('1', (side, side)))) == 'too large'
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'gif', 'bmp', 'tiff', 'ppm', 'jpeg2000'])
+def test_every_format_opens(kind):
+    im = opened(encoded(Image.new('RGB', (40, 12), (200, 200, 200)), kind))
+    assert im.mode == 'RGB' and im.size == (40, 12) and abs(level(im)-200) < 5
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'gif', 'bmp', 'tiff'])
+def test_cut_off_anywhere(kind):
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 40, 3), np.uint8)), kind)
+    for share in (.1, .5, .8):
+        assert reason(data[:int(len(data)*share)]) == 'unreadable'
+
+
+def test_documents_are_not_handed_to_other_programs():
+    assert reason(encoded(Image.new('RGB', (9, 9)), 'eps')) == reason(encoded(Image.new('RGB', (9, 9)), 'pdf')) == 'unreadable'
+
+
+def test_cmyk_keeps_its_colours():
+    im = opened(encoded(Image.new('RGB', (40, 12), (250, 20, 20)).convert('CMYK'), 'jpeg'))
+    red, green, blue = np.asarray(im)[5, 20]
+    assert red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize('values, wanted', [
+    (np.full((12, 40), 30_000, np.uint16), 117),
+    (np.full((12, 40), 30_000, np.int32), 117),
+    (np.full((12, 40), 117, np.int32), 117),
+    (np.full((12, 40), .46, np.float32), 117),
+    (np.full((12, 40), 117., np.float32), 117),
+    (np.full((12, 40), np.nan, np.float32), 0),
+])
+def test_deep_grey_is_scaled_and_not_clipped(values, wanted):
+    assert level(opened(encoded(Image.fromarray(values), 'tiff'))) == wanted
+
+
+def test_transparency_becomes_white():
+    assert level(opened(encoded(Image.new('RGBA', (9, 5), (0, 0, 0, 0))))) == 255
+    assert level(opened(encoded(Image.new('RGBA', (9, 5), (0, 0, 0, 255))))) == 0
+    assert level(opened(encoded(Image.new('LA', (9, 5), (0, 0))))) == 255
+    palette = Image.new('P', (9, 5), 1)
+    palette.putpalette([0, 0, 0, 10, 10, 10])
+    assert level(opened(encoded(palette, transparency=1))) == 255
+    assert level(opened(encoded(palette))) == 10
+
+
+@pytest.mark.parametrize('kind', ['gif', 'webp', 'png', 'tiff'])
+def test_of_an_animation_the_first_picture(kind):
+    first, second = (Image.new('RGB', (40, 12), (v,)*3) for v in (30, 220))
+    assert abs(level(opened(encoded(first, kind, save_all=True, append_images=[second])))-30) < 3
+
+
+@pytest.mark.parametrize('turn', range(1, 9))
+def test_every_exif_orientation_comes_out_upright(turn):
+    "A picture with a bright left half, stored as a camera would that was held another way"
+    upright = Image.new('L', (128, 48), 20)
+    upright.paste(220, (0, 0, 64, 48))
+    upright.paste(120, (0, 0, 128, 8)) # and a band above
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4} # PIL's transposition that undoes what the reader does
+    stored = upright if turn == 1 else upright.transpose(Image.Transpose(back[turn]))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for size in (None, (8, 16)):
+        im = opened(encoded(stored, 'jpeg', quality=95, exif=exif), size)
+        x = np.asarray(im.resize((128, 48)).convert('L')).astype(int)
+        assert abs(x[30, 20]-220) < 15 and abs(x[30, 110]-20) < 15 and abs(x[3, 110]-120) < 40
+
+
+def test_damaged_exif_does_not_matter():
+    assert opened(encoded(Image.new('RGB', (40, 12)), 'jpeg', exif=b'Exif\0\0garbage that is no TIFF')).size == (40, 12)
+
+
+def test_hint_of_the_size_leaves_twice_the_pixels():
+    data = encoded(Image.new('RGB', (1600, 400)), 'jpeg')
+    assert opened(data).size == (1600, 400) and opened(data, (32, 128)).size == (400, 100)
+    assert opened(encoded(Image.new('RGB', (1600, 400))), (32, 128)).size == (1600, 400) # PNG has no such thing
+
+
+# Lines and lists
+
+def test_lines_equal_splitlines_whatever_the_ends(tmp_path):
+    rng = np.random.default_rng(0)
+    for end in ('\n', '\r\n'):
+        lines = [('x'*int(k)) for k in rng.integers(0, 3, 500)]
+        file = tmp_path/'lines.txt'
+        file.write_bytes(end.join(lines).encode())
+        wanted = [x.encode() for x in lines if x]
+        found = Lines(file)
+        assert [found[i].rstrip(b'\r') for i in range(len(found))] == wanted
+        assert [line for _, line in found.numbered()] == wanted
+        assert pickle.loads(pickle.dumps(found))[3].rstrip(b'\r') == wanted[3]
+
+
+def test_lines_longer_than_what_is_read_at_once(tmp_path):
+    file = tmp_path/'long.txt'
+    lines = ['a'*5_000_000, 'b', '', 'c'*4_194_303, 'd']
+    file.write_text('\n'.join(lines))
+    found = Lines(file)
+    assert [len(found[i]) for i in range(len(found))] == [5_000_000, 1, 4_194_303, 1]
+
+
+def test_lines_are_not_objects(tmp_path):
+    "A hundred thousand lines keep three thousand places"
+    file = tmp_path/'many.jsonl'
+    file.write_text(''.join(f'{{"filename": "{i}.png", "text": "a"}}\n' for i in range(100_000)))
+    lines = Lines(file)
+    assert lines.marks.nbytes == 8*(100_000//32+1) and lines[99_999].startswith(b'{"filename": "99999')
+
+
+@pytest.mark.parametrize('text, wanted', [
+    ('0.png\tone\n1.png\ttwo words\n', ['one', 'two words']),
+    ('0.png, "one"\n1.png, "say \\"two\\""\n', ['one', 'say "two"']),
+    ('0.png one\n1.png two words\n', ['one', 'two words']),
+])
+def test_gt_txt(tmp_path, text, wanted):
+    write_pictures(tmp_path)
+    (tmp_path/'gt.txt').write_text(text)
+    source = open_source(tmp_path)
+    assert texts(source) == list(all_labels(source)) == wanted and levels(source) == [0, 1]
+
+
+def test_labels_in_file_names(tmp_path):
+    for name in ('12_Hello_7', '3_a_b_1', 'nothing'):
+        (tmp_path/f'{name}.jpg').write_bytes(grey(5))
+    source = FolderSource(tmp_path, pattern=r'\d+_(.+)_\d+')
+    assert source.labelled and texts(source) == ['Hello', 'a_b', None]
+    assert not FolderSource(tmp_path).labelled
+
+
+@pytest.fixture
+def union(tmp_path):
+    "The layout of Union14M-L"
+    top = tmp_path/'Union14M-L'
+    write_pictures(top/'full_images/art')
+    names = [f'full_images/art/{i}.png' for i in range(6)]
+    words = ['one', 'Zwei', '三', 'f"our', '', 'six']
+    old, new = top/'train_annos/mmocr-0.x', top/'train_annos/mmocr1.0.x'
+    for place in (old, new):
+        place.mkdir(parents=True)
+    for part, which in dict(easy=range(4), hard=range(4, 6)).items():
+        rows = [dict(filename=names[i], text=words[i]) for i in which]
+        (old/f'train_{part}.jsonl').write_text(''.join(json.dumps(r, ensure_ascii=False)+'\n' for r in rows))
+        items = [dict(instances=[dict(text=words[i], bbox=[0, 0, 1, 1])], img_path=names[i], height=12) for i in which]
+        document = dict(metainfo=dict(dataset_type='TextRecogDataset', task_name='textrecog'), data_list=items)
+        (new/f'train_{part}.json').write_text(json.dumps(document, indent=1))
+    return top, words
+
+
+def test_union14m_annotations_of_both_formats(union):
+    top, words = union
+    for part in ('mmocr-0.x', 'mmocr1.0.x'):
+        source = open_source(top/'train_annos'/part)
+        assert isinstance(source, Concat) and source.labelled
+        assert texts(source) == list(all_labels(source)) == words and levels(source) == list(range(6))
+
+
+def test_large_json_is_kept_as_lines(union, tmp_path, monkeypatch):
+    top, words = union
+    monkeypatch.setenv('MNSP_CACHE', str(tmp_path/'kept'))
+    monkeypatch.setattr(sources.os.path, 'getsize', lambda _: 2**30)
+    file = top/'train_annos/mmocr1.0.x/train_easy.json'
+    assert texts(open_source(file)) == words[:4]
+    kept, = (tmp_path/'kept').iterdir()
+    kept.write_text(kept.read_text().replace('Zwei', 'zwei'))
+    assert texts(open_source(file))[1] == 'zwei' # it is the kept one that is read
+    os.utime(file, (1, 1))
+    assert texts(open_source(file))[1] == 'Zwei' # but not when the file has changed
+
+
+@pytest.mark.parametrize('size', [64, 100, 1000])
+def test_json_items_in_pieces(tmp_path, size):
+    file = tmp_path/'x.json'
+    items = [dict(img_path=f'{i}.png', instances=[dict(text='}]"\\'*i)]) for i in range(20)]
+    file.write_text(json.dumps(dict(metainfo={}, data_list=items)))
+    assert list(json_items(file, size)) == items
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('x.jsonl', '{"filename": "0.png", "text": "a"}\n\n{"filename": "1.png", "te\n', 'line 3'),
+    ('x.jsonl', '{"filename": "0.png", "text": 5}\n', 'line 1'),
+    ('x.jsonl', '[]\n', 'line 1'),
+    ('x.json', '{"data_list": [{"img_path": "0.png"},', 'breaks inside'),
+    ('x.json', '{"images": []}', 'no "data_list"'),
+    ('x.json', '{"data_list": []}', 'lists no images'),
+    ('x.tsv', 'nowhere.png\ta\n', "no image 'nowhere.png'"),
+    ('x.txt', 'alone\n', 'line 1'),
+])
+def test_bad_lists_are_named(tmp_path, name, text, message):
+    write_pictures(tmp_path)
+    (tmp_path/name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        list(texts(ListedSource(tmp_path/name)))
+
+
+def test_long_lists_are_not_gone_through_at_the_start(tmp_path, monkeypatch):
+    write_pictures(tmp_path)
+    (tmp_path/'labels.tsv').write_text('0.png\ta\ngone.png\tb\n')
+    with pytest.raises(DataError, match='gone.png'):
+        open_source(tmp_path)
+    monkeypatch.setattr(sources, 'checked', 1)
+    words = WordDataset(open_source(tmp_path), max_broken=1.)
+    list(word_loader(words))
+    assert words.broken() == [('gone.png', 'missing')]
+
+
+# LMDB
+
+def test_several_lmdbs_in_a_folder(tmp_path):
+    for k, part in enumerate(('book32_lmdb', 'cc_lmdb', 'openvino_lmdb')):
+        write_lmdb(tmp_path/'Union14M-U'/part, [grey(10*k+i) for i in range(3)])
+    source = open_source(tmp_path/'Union14M-U')
+    assert levels(source) == [0, 1, 2, 10, 11, 12, 20, 21, 22] and not source.labelled
+
+
+def test_chinese_lmdb(tmp_path):
+    words = ['停車場', '出口 A', '１２３']
+    source = open_source(write_lmdb(tmp_path/'scene_train', [grey(i) for i in range(3)], words))
+    charset = Charset.from_text(words)
+    ids = torch.stack([t for _, t in WordDataset(source, charset=charset, max_len=40)])
+    assert charset.decode_batch(ids) == words == list(all_labels(source))
+
+
+def test_lmdb_leaves_no_trace_and_needs_no_right_to_write(tmp_path):
+    path = write_lmdb(tmp_path/'db', [grey(1)])
+    (path/'lock.mdb').unlink()
+    before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+    os.chmod(path/'data.mdb', 0o444)
+    os.chmod(path, 0o555)
+    try:
+        assert levels(LmdbSource(path)) == [1]
+        assert {p.name: p.stat().st_mtime_ns for p in path.iterdir()} == before
+    finally:
+        os.chmod(path, 0o755)
+
+
+def test_lmdb_label_that_cannot_be_read_is_left_out(tmp_path):
+    path = write_lmdb(tmp_path/'db', [grey(i) for i in range(3)], ['a', 'b', 'c'])
+    with lmdb.open(str(path), map_size=2**22) as env, env.begin(write=True) as t:
+        t.put(b'label-000000002', b'caf\xe9')
+    words = WordDataset(LmdbSource(path), charset=Charset('abc'))
+    assert (len(words), words.left_out) == (2, 1) and '1 of 3 words left out' in words.report()
+
+
+# Parts and unions
+
+class Names:
+    "A source of names; nothing else is asked for"
+    labelled = True
+    def __init__(self, name, n): self.called, self.n = name, n
+    def __len__(self): return self.n
+    def name(self, i): return f'{self.called}{i}'
+    def label(self, i): return self.name(i)
+    def __getitem__(self, i): return Image.new('L', (9, 5), i % 256), self.label(i)
+
+
+def test_homes_agree_with_home():
+    a, b, c = Names('a', 50), Names('b', 7), Names('c', 200)
+    source = Concat([Subset(Concat([a, b]), range(56, 0, -2)), Mixture([b, c], [1, 2], seed=3), a])
+    indices = np.random.default_rng(0).integers(0, len(source), 300)
+    found = [None]*300
+    for leaf, places, items in homes(source, indices):
+        for place, i in zip(places, items):
+            found[place] = leaf, i
+    assert found == [home(source, int(i)) for i in indices]
+    assert list(all_labels(source)) == [source.label(i) for i in range(len(source))]
+
+
+@pytest.mark.parametrize('weights', [[1, 1], [3, 1], [.001, .999]])
+def test_mixture_has_its_shares_and_leaves_nothing_out(weights):
+    parts = [Names('a', 300), Names('b', 40)]
+    source = Mixture(parts, weights, seed=1)
+    names = [source.name(i) for i in range(len(source))]
+    share = sum(n[0] == 'a' for n in names)/len(names)
+    assert abs(share-weights[0]/sum(weights)) <= 1/len(names)
+    assert set(names) == {p.name(i) for p in parts for i in range(len(p))}
+    again, other = Mixture(parts, weights, seed=1), Mixture(parts, weights, seed=2)
+    assert names == [again.name(i) for i in range(len(again))]
+    assert names != [other.name(i) for i in range(len(other))]
+    for k in range(2): # every source comes up evenly: no item again before all others
+        own = [n for n in names if n[0] == 'ab'[k]]
+        assert own == [parts[k].name(i % len(parts[k])) for i in range(len(own))]
+
+
+def test_mixture_of_given_length_over_many_blocks():
+    source = Mixture([Names('a', 10**6), Names('b', 5)], [9, 1], n=20_000)
+    assert len(source) == 20_000 and source.name(19_999) in ('a17999', 'b4')
+    with pytest.raises(IndexError):
+        source.name(20_000)
+
+
+def test_picture_of_a_source_of_other_peoples_making():
+    assert picture(Names('a', 3), 2).mode == 'RGB' and level(picture(Concat([Names('a', 3)]), 2)) == 2
+
+
+def test_split_is_stable_when_data_grow():
+    small, large = (split_source(Names('x', n))[1] for n in (500, 700))
+    assert small.indices == [i for i in large.indices if i < 500] and 20 < len(small) < 80
+
+
+# Hugging Face
+
+@pytest.fixture
+def table(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'hf')
+    rows = [dict(bytes=grey(i) if i != 4 else b'no picture', path=None) for i in range(12)]
+    data = datasets.Dataset.from_dict(dict(picture=rows, note=['-']*12, text=[f'word{i}' for i in range(12)]))
+    return data.cast_column('picture', datasets.Image())
+
+
+def right(source): return [level(source[i][0]) if i != 4 else None for i in range(12)]
+
+
+def test_hugging_face_from_disk_and_parquet(table, tmp_path):
+    table.save_to_disk(tmp_path/'saved')
+    (tmp_path/'files').mkdir()
+    for k in range(3):
+        table.shard(3, k).to_parquet(tmp_path/f'files/{k}.parquet')
+    table.to_parquet(tmp_path/'one.parquet')
+    for path in ('saved', 'files', 'one.parquet'):
+        source = open_source(tmp_path/path)
+        assert isinstance(source, HfSource) and source.labelled and source.column == 'picture'
+        assert texts(source) == [f'word{i}' for i in range(12)]
+        assert right(source) == [*range(4), None, *range(5, 12)]
+        words = WordDataset(source)
+        assert len(list(word_loader(words, 4, workers=2))) == 3
+        assert words.broken() == [('row-000000004', 'unreadable')]
+
+
+def test_splits_are_asked_for(table, tmp_path):
+    datasets.DatasetDict(big=table, small=table.select(range(3))).save_to_disk(tmp_path/'two')
+    with pytest.raises(DataError, match='splits big, small'):
+        open_source(tmp_path/'two')
+    assert len(sources.load_hf(tmp_path/'two', split='small')) == 3
+
+
+def test_hub_name_reaches_the_library(table, monkeypatch):
+    "Without a network: what would be asked for"
+    asked = []
+    def load_dataset(name, split, streaming):
+        asked.append((name, split, streaming))
+        return datasets.DatasetDict(train=table) if split is None else table
+    monkeypatch.setattr(datasets, 'load_dataset', load_dataset)
+    assert len(open_source('hf:somebody/words')) == len(open_source('hf:somebody/words:test')) == 12
+    assert asked == [('somebody/words', None, False), ('somebody/words', 'test', False)]
+
+
+def test_without_the_library(tmp_path, monkeypatch):
+    def missing(name): raise ImportError(name)
+    monkeypatch.setattr(importlib, 'import_module', missing)
+    for path in ('hf:somebody/words', tmp_path):
+        with pytest.raises(DataError, match='pip install datasets'):
+            (tmp_path/'x.parquet').touch()
+            open_source(path)
+
+
+def test_broken_parquet_is_a_data_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'hf')
+    (tmp_path/'x.parquet').write_bytes(b'no parquet')
+    with pytest.raises(DataError, match='x.parquet: `datasets` cannot open it'):
+        open_source(tmp_path/'x.parquet')
+
+
+def test_columns_are_found_or_named(table):
+    bare = table.rename_column('text', 'reading')
+    assert not HfSource(bare).labelled and HfSource(bare, text='reading').label(3) == 'word3'
+    with pytest.raises(DataError, match="no column 'x' among picture, note, text"):
+        HfSource(table, text='x')
+
+
+# Streams
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    "The library waits five seconds after a shuffled stream"
+    monkeypatch.setattr(datasets.config, 'SLEEP_TIME_ON_THREADS_SHUTDOWN', 0, raising=False)
+
+
+def shards(table, folder, n):
+    folder.mkdir()
+    for k in range(n):
+        table.shard(n, k).to_parquet(folder/f'{k}.parquet')
+    return folder
+
+
+@pytest.mark.parametrize('files, world, workers', [(1, 1, 0), (4, 1, 2), (4, 2, 2), (3, 2, 0), (4, 2, 1)])
+def test_stream_is_dealt_out_without_overlap(table, tmp_path, files, world, workers):
+    path, seen = shards(table, tmp_path/'files', files), []
+    charset = Charset('word0123456789')
+    for rank in range(world):
+        stream = WordStream(open_stream(path, rank=rank, world=world), charset=charset)
+        seen += [w for _, ids in word_loader(stream, 2, workers=workers) for w in charset.decode_batch(ids)]
+        assert stream.tally[:, 0].sum() == len(seen) if world == 1 else True
+    assert len(seen) == 12 and {f'word{i}' for i in range(12) if i != 4} <= set(seen)
+
+
+def test_stream_order_changes_with_the_epoch(table, tmp_path):
+    path = shards(table, tmp_path/'files', 2)
+    def order(seed, epoch):
+        stream = open_stream(path, shuffle=12, seed=seed)
+        stream.set_epoch(epoch)
+        return [text for _, _, text in stream]
+    assert order(0, 0) == order(0, 0) != order(0, 1) and order(0, 0) != order(1, 0)
+    assert sorted(order(0, 1)) == sorted(order(1, 2))
+
+
+def test_stream_counts_and_limit(table, tmp_path):
+    good = [dict(bytes=grey(i % 250), path=None) if i % 10 else dict(bytes=None, path=None) for i in range(300)]
+    bad = [dict(bytes=b'', path=None)]*300
+    for name, rows in dict(good=good, bad=bad).items():
+        data = datasets.Dataset.from_dict(dict(image=rows)).cast_column('image', datasets.Image(decode=False))
+        shards(data, tmp_path/name, 4)
+    stream = WordStream(open_stream(tmp_path/'good'))
+    assert sum(len(x) for x, _ in word_loader(stream, 32, workers=2)) == 300
+    assert stream.counts() == dict(missing=30) and stream.report().startswith('30 of 300 pictures broken')
+    with pytest.raises(DataError, match='100 of 100 pictures are broken'):
+        list(word_loader(WordStream(open_stream(tmp_path/'bad')), 32))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('after', [1, 4, 5, 6, 9])
+def test_stream_resumes_at_the_next_unseen_sample(tmp_path, workers, after):
+    "Batches of five; two files of different length, so that one worker ends before the other"
+    rows = [dict(bytes=grey(i), path=None) for i in range(30)]
+    data = datasets.Dataset.from_dict(dict(image=rows)).cast_column('image', datasets.Image(decode=False))
+    (tmp_path/'files').mkdir()
+    data.select(range(5)).to_parquet(tmp_path/'files/0.parquet')
+    data.select(range(5, 30)).to_parquet(tmp_path/'files/1.parquet')
+    def new(): return word_loader(WordStream(open_stream(tmp_path/'files', shuffle=10)), 5, workers=workers)
+    def endless(loader):
+        while True:
+            yield from (x[:, 0, 0, 0].tolist() for x, _ in loader)
+    whole, first, second = endless(new()), new(), new()
+    wanted = [next(whole) for _ in range(18)]
+    batches = endless(first)
+    got = [next(batches) for _ in range(after)]
+    second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    batches = endless(second)
+    got += [next(batches) for _ in range(18-after)]
+    for epoch in range(3): # which worker comes first may change, the samples may not
+        assert sorted(got[6*epoch:6*epoch+6]) == sorted(wanted[6*epoch:6*epoch+6])
+        assert sorted(sum(got[6*epoch:6*epoch+6], [])) == list(range(30))
+    assert workers or got == wanted and wanted[:6] != wanted[6:12]
+    with pytest.raises(ValueError, match='workers='):
+        word_loader(WordStream(open_stream(tmp_path/'files')), 5, workers=1).load_state_dict(first.state_dict())
+
+
+def test_stream_needs_no_more_than_it_reads(table, tmp_path, monkeypatch):
+    "Of eight files the first batch opens some, not all; and nothing is stored"
+    rows = [dict(bytes=grey(i % 250), path=None) for i in range(800)]
+    data = datasets.Dataset.from_dict(dict(image=rows)).cast_column('image', datasets.Image(decode=False))
+    path = shards(data, tmp_path/'files', 8)
+    (path/'7.parquet').write_bytes(b'no parquet')
+    batches = iter(word_loader(WordStream(open_stream(path)), 32))
+    assert next(batches)[0].shape == (32, 3, 32, 128)
+    assert not [p for p in (tmp_path/'hf').rglob('*') if p.suffix == '.arrow']
+
+
+# Descriptions, and everything through one door
+
+def test_small_files_that_describe(tmp_path):
+    write_lmdb(tmp_path/'a.lmdb', [grey(i) for i in range(4)], list('abcd'))
+    write_pictures(tmp_path/'b', 8)
+    (tmp_path/'mix.json').write_text(json.dumps(dict(
+        mixture=[dict(path='a.lmdb', weight=1), dict(path='b', weight=3), dict(path='digits.json')], n=100, seed=2)))
+    (tmp_path/'digits.json').write_text(json.dumps(dict(
+        rendered=dict(alphabet='0123456789', words=0, strings=0, numbers=1, fonts='own', punctuation=0), n=50, seed=1)))
+    np.save(tmp_path/'rows.npy', [3, 1])
+    (tmp_path/'part.json').write_text(json.dumps(dict(source='a.lmdb', rows='rows.npy')))
+    assert texts(open_source(tmp_path/'part.json')) == ['d', 'b']
+    assert open_source(tmp_path/'digits.json').label(7).isdigit()
+    mixed = open_source(tmp_path/'mix.json')
+    counts = [sum(home(mixed, i)[0] is s for i in range(100)) for s in mixed.sources]
+    assert counts == [20, 60, 20] and not mixed.labelled
+    for wrong in ('{"mixture": [{"weight": 1}]}', '{"rendered": {"colour": 1}}', '{"source": "a.lmdb"}'):
+        (tmp_path/'wrong.json').write_text(wrong)
+        with pytest.raises(DataError):
+            open_source(tmp_path/'wrong.json')
+
+
+def test_every_source_survives_pickling_and_gives_the_same(table, tmp_path, union):
+    from mnsp.stores import cache
+    write_lmdb(tmp_path/'a.lmdb', [grey(i) for i in range(12)], [f'word{i}' for i in range(12)])
+    cache(tmp_path/'a.lmdb', tmp_path/'a.cache', bar=False)
+    kept = [LmdbSource(tmp_path/'a.lmdb'), CacheSource(tmp_path/'a.cache'), HfSource(table),
+            open_source(union[0]/'train_annos/mmocr-0.x'), FolderSource(union[0]), open_source('rendered:demo')]
+    for source in [*kept, Concat(kept), Mixture(kept), Subset(kept[0], [3, 2])]:
+        again = pickle.loads(pickle.dumps(source))
+        for i in (0, 1):
+            assert again[i][0].tobytes() == source[i][0].tobytes() and again.label(i) == source.label(i)
+            assert again.name(i) == source.name(i) and len(again) == len(source)
+        with pytest.raises(IndexError):
+            source[len(source)]
