@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'SeedOption', 'StepsOption', 'MinutesOption', 'EpochsOption',
-           'BatchOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'demo', 'pretrain', 'new_log', 'finetune',
-           'evaluate', 'read', 'main']
+           'BatchOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'data_app', 'SourceArgument', 'demo',
+           'pretrain', 'new_log', 'finetune', 'evaluate', 'read', 'data_check', 'data_convert', 'data_cache',
+           'data_split', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -21,9 +22,9 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
                   help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a recogniser, read.\n\n"
                        "Start with: mnsp demo")
 
-_data = "Folder of pictures (with labels.tsv: `file TAB text`), or an LMDB. May be given several times."
+_data = "Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation file, parquet, ... May be given several times."
 _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
-DataOption = Annotated[list[Path], typer.Option('--data', '-d', help=_data)]
+DataOption = Annotated[list[str], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
 _weights = "Folder that a fine-tuning or the demo wrote, or a published recogniser's file."
 WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help=_weights)]
@@ -53,7 +54,7 @@ def demo(
 # %% ../nbs/20_cli.ipynb #0000000a
 def _source(paths):
     "One source out of several paths"
-    from mnsp.data import Concat, open_source
+    from mnsp.sources import Concat, open_source
     return Concat([open_source(p) for p in paths])
 
 def _interrupted():
@@ -244,6 +245,59 @@ def read(
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/20_cli.ipynb #00000012
+data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache and split data sets.")
+app.add_typer(data_app, name='data')
+SourceArgument = Annotated[str, typer.Argument(help="Folder, LMDB, annotation file, parquet, saved dataset or hf:owner/name.")]
+
+@data_app.command('check')
+def data_check(
+    source: SourceArgument,
+    out: Annotated[Optional[Path], typer.Option('--out', '-o', help="Folder for a picture sheet and the lists.")] = None,
+    charset: Annotated[Optional[Path], typer.Option(help="Text file of the characters to read; left out: English.")] = None,
+    max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
+    workers: WorkersOption = 2,
+):
+    "Count, measure, and find broken pictures, duplicates and strange characters."
+    from mnsp.charset import Charset, english
+    from mnsp.stores import check
+    found = check(source, Charset.from_file(charset) if charset else english, max_len, workers)
+    typer.echo(found.table())
+    if out: typer.echo(f'sheet.png and lists are in {found.save(out) or out}')
+    if found.broken: raise typer.Exit(1)
+
+@data_app.command('convert')
+def data_convert(
+    source: SourceArgument,
+    destination: Annotated[Path, typer.Argument(help="What to write; must not exist.")],
+    kind: Annotated[Optional[str], typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
+):
+    "Write a data set as LMDB, folder or parquet."
+    from mnsp.stores import convert
+    typer.echo(str(convert(source, destination, kind)))
+
+@data_app.command('cache')
+def data_cache(
+    source: SourceArgument,
+    destination: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    height: Annotated[int, typer.Option(min=1)] = 32,
+    width: Annotated[int, typer.Option(min=1)] = 128,
+    workers: WorkersOption = 2,
+):
+    "Decode and resize once, into a memory map that trains at full speed."
+    from mnsp.stores import cache
+    typer.echo(str(cache(source, destination, (height, width), workers)))
+
+@data_app.command('split')
+def data_split(
+    source: SourceArgument,
+    destination: Annotated[Path, typer.Argument(help="Folder for train.json and valid.json; must not exist.")],
+    valid: Annotated[int, typer.Option(help="One in so many for validation.", min=2)] = 10,
+):
+    "Split by a stable hash of the pictures' names; both files can be given as --data."
+    from mnsp.stores import split
+    for side, n in split(source, destination, valid).items(): typer.echo(f'{destination / side}.json\t{n} pictures')
+
+# %% ../nbs/20_cli.ipynb #00000014
 def main():
     "The `mnsp` command"
     try: app()
