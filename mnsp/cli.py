@@ -192,8 +192,9 @@ def _draw(result, sources, folder):
     "Calibration, accuracy by length and height, worst readings"
     from mnsp.diagnosis import calibration, show_breakdown, show_calibration, show_worst
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = dict(calibration=show_calibration(calibration(result.readings)), breakdown=show_breakdown({'this model': result}),
-                    worst=show_worst(result, sources))
+    name = 'this model'
+    pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
+                    breakdown=show_breakdown({name: result}), worst=show_worst(result, sources))
     for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', dpi=120, bbox_inches='tight')
 
 @app.command()

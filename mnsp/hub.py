@@ -154,7 +154,8 @@ def read_checkpoint(
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"{path} holds no weights under 'model' or 'state_dict'; {_four}")
     args = file.get('args') if state is not file else None
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, vars(args) if args else {}
+    options = args if isinstance(args, dict) else getattr(args, '__dict__', {})
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, options
 
 def _damaged(path, error): return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
 

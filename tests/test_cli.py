@@ -15,6 +15,7 @@ from mnsp.encoder import EncoderConfig
 from mnsp.hub import load_model
 from mnsp.pretrain import PretrainConfig, Pretrainer
 from mnsp.recognizer import Recognizer, RecognizerConfig
+from mnsp.sources import open_source
 from mnsp.synth import SynthWords, demo_world
 
 
@@ -180,3 +181,45 @@ def test_published_files(tmp_path, words, as_published):
     code, stdout, stderr = run('read', words / '0.png', '--weights', reader)
     assert code == 0, stderr
     one_line_error(*run('read', words / '0.png', '--weights', mae), 'Recognizer is needed')
+
+
+def test_data_commands(tmp_path, words):
+    "Check, convert, cache and split, each made openable for the next"
+    code, stdout, stderr = run('data', 'check', words, '--out', tmp_path / 'check', '--workers', 0)
+    assert code == 0, stderr
+    assert '48' in stdout and (tmp_path / 'check' / 'sheet.png').is_file()
+    for command, name in (('convert', 'words.lmdb'), ('convert', 'folder'), ('cache', 'cache')):
+        code, stdout, stderr = run('data', command, words, tmp_path / name)
+        assert code == 0, stderr
+        assert '48 pictures' in stdout
+        source = open_source(tmp_path / name)
+        assert sorted(source.label(i) for i in range(len(source))) == sorted(open_source(words).label(i) for i in range(48))
+    code, stdout, stderr = run('data', 'split', tmp_path / 'words.lmdb', tmp_path / 'split', '--valid', 4)
+    assert code == 0, stderr
+    assert sum(len(open_source(tmp_path / 'split' / f'{side}.json')) for side in ('train', 'valid')) == 48
+    one_line_error(*run('data', 'convert', words, tmp_path / 'words.lmdb'), 'words.lmdb')
+    one_line_error(*run('data', 'check', tmp_path / 'nowhere'), 'nowhere')
+    (words.parent / 'bad').mkdir()
+    (words.parent / 'bad' / 'a.png').write_text('no picture')
+    code, stdout, stderr = run('data', 'check', words.parent / 'bad', '--workers', 0)
+    assert code == 1 and 'a.png' in stdout
+
+
+def test_ways_to_evaluate(tmp_path, trained, words):
+    "A subset by list, pictures of the result, published peers, other rules"
+    some = tmp_path / 'some.txt'
+    some.write_text('0.png\n5.png\n', encoding='utf-8')
+    command = 'evaluate', '--weights', trained / 'r', '--data', words
+    code, stdout, stderr = run(*command, '--subset', some, '--json', '--pictures', tmp_path / 'pictures')
+    assert code == 0, stderr
+    assert json.loads(stdout)['sets']['words']['n'] == 2
+    assert {p.name for p in (tmp_path / 'pictures').iterdir()} == {'calibration.png', 'breakdown.png', 'worst.png'}
+    some.write_text('0.png\nnone.png\n', encoding='utf-8')
+    one_line_error(*run(*command, '--subset', some), 'none.png')
+    one_line_error(*run(*command, '--peers'), 'words')
+    one_line_error(*run(*command, '--rules', 'german'), 'english or chinese')
+    one_line_error(*run('evaluate', '--weights', trained / 'r', '--union14m', words), 'Union14M-Benchmark')
+    iiit = write_words(tmp_path / 'IIIT5K_test', 4)
+    code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', iiit, '--peers')
+    assert code == 0, stderr
+    assert 'LMIM' in stdout and 'this result' in stdout
