@@ -12,6 +12,7 @@ __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'SeedOption', 'Ste
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -301,6 +302,7 @@ def data_split(
 # %% ../nbs/20_cli.ipynb #00000014
 def main():
     "The `mnsp` command"
+    warnings.formatwarning = lambda message, *_, **__: f'mnsp: warning: {message}\n'
     try: app()
     except (ValueError, OSError) as error:
         if os.environ.get('MNSP_TRACEBACK'): raise

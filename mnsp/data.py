@@ -272,9 +272,9 @@ class WordLoader(DataLoader):
         "Go on at the next unseen sample; ValueError when the data or the seed are others"
         order = self._needed()
         now = order.state_after(self)
-        for key in set(state) | set(now):
-            if key not in ('epoch', 'position') and state.get(key) != now.get(key):
-                raise ValueError(f"state: it is of a run with {key}={state.get(key)}, this loader has {now.get(key)}")
+        other = [f"{key}={state.get(key)}, this loader has {now.get(key)}" for key in {**now, **state}
+                 if key not in ('epoch', 'position') and state.get(key) != now.get(key)]
+        if other: raise ValueError(f"state: it is of a run with {'; '.join(other)}")
         order.begin(state['epoch'], state['position'])
         self.begun = self.over = False
         self.seen, self.batches = 0, Counter()
@@ -374,8 +374,9 @@ def __getitems__(self:WordDataset, indices):
     if not self.ready:
         return [self[i] for i in indices]
     images, shown = self._copied(indices)
-    targets = [self._target(i) for i in shown]
-    return Batch(torch.from_numpy(images), torch.tensor(targets) if self.charset is None else torch.stack(targets))
+    if self.charset is None: targets = torch.tensor(shown)
+    else: targets = self.charset.encode_batch([self.label(i) for i in shown], self.max_len)
+    return Batch(torch.from_numpy(images), targets)
 
 def _copied(self:WordDataset, indices):
     "(pictures uint8 [B,3,H,W], which items they show) out of the caches"
