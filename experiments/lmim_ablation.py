@@ -6,14 +6,11 @@ A row per arm and seed is appended to experiments/lmim_ablation.csv; rows that a
 run can be stopped and continued. All arms of a seed see the same pictures for the same number of steps; arms with a frozen
 teacher share one MAE, trained for as many steps before. The notebook nbs/experiments/lmim_ablation.ipynb reads the rows.
 """
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from mnsp.pretrain import lmim, mae
-from mnsp.study import Study, compare
+from mnsp.study import comparison_command
 
 
 def arms(size):
@@ -39,22 +36,4 @@ def arms(size):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    study = Study()
-    parser.add_argument('--size', default=study.size)
-    parser.add_argument('--steps', type=int, default=study.steps, help='of pre-training')
-    parser.add_argument('--tune-steps', type=int, default=study.tune_steps, help='of fine-tuning')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--arms', nargs='+', help='names; all when left out')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    chosen = arms(args.size)
-    if args.arms: chosen = {name: chosen[name] for name in args.arms}
-    compare(chosen, replace(study, size=args.size, steps=args.steps, tune_steps=args.tune_steps), args.out, args.seeds,
-            say=lambda row: print(row, flush=True))
-
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'))

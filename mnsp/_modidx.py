@@ -694,6 +694,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.append_row': ('study.html#append_row', 'mnsp/study.py'),
                             'mnsp.study.columns': ('study.html#columns', 'mnsp/study.py'),
                             'mnsp.study.compare': ('study.html#compare', 'mnsp/study.py'),
+                            'mnsp.study.comparison_command': ('study.html#comparison_command', 'mnsp/study.py'),
                             'mnsp.study.encode_all': ('study.html#encode_all', 'mnsp/study.py'),
                             'mnsp.study.frozen_probe': ('study.html#frozen_probe', 'mnsp/study.py'),
                             'mnsp.study.grade': ('study.html#grade', 'mnsp/study.py'),

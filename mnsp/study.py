@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'columns', 'ColumnReader', 'frozen_probe', 'encode_all', 'grade', 'tuned_probe',
            'pretrain_arm', 'look_at', 'measure', 'read_rows', 'append_row', 'compare', 'spread_over_seeds',
-           'show_comparison']
+           'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
+import argparse
 import csv
 import time
 from dataclasses import dataclass, replace
@@ -263,6 +264,31 @@ def spread_over_seeds(
     return {arm: (float(np.mean(v)), deviation(v), len(v)) for arm, v in values.items()}
 
 # %% ../nbs/21_study.ipynb #00000018
+def comparison_command(
+    arms, # size of the models -> {name: `PretrainConfig` or None}
+    description: str, # the script's docstring
+    out: Path, # CSV file, unless told otherwise
+    args: list | None = None, # None: the command line's
+    **options, # of `compare`
+):
+    "A comparison as a script"
+    study = Study()
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', default=study.size, help='of the models: nano, tiny, small or base')
+    parser.add_argument('--steps', type=int, default=study.steps, help='of pre-training')
+    parser.add_argument('--tune-steps', type=int, default=study.tune_steps, help='of fine-tuning')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--arms', nargs='+', help='names; all when left out')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--out', type=Path, default=out)
+    given = parser.parse_args(args)
+    torch.set_num_threads(given.threads)
+    chosen, study = arms(given.size), replace(study, size=given.size, steps=given.steps, tune_steps=given.tune_steps)
+    if unknown := set(given.arms or ()) - set(chosen): parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
+    compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds,
+            say=lambda row: print(row, flush=True), **options)
+
+# %% ../nbs/21_study.ipynb #0000001a
 def show_comparison(
     rows: list, # from `compare`
     figures: dict, # column -> title
