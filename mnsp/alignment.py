@@ -73,4 +73,4 @@ def collapse_warning(
     "Has [cls] collapsed?"
     if not (spread < .05 or rank < 1.5): return None
     return (f"the [cls] of different pictures have become nearly equal (spread {spread:.3f}, effective rank {rank:.1f}): the "
-            "alignment has collapsed; align_variance (say .1) or align_stop_gradient of the configuration counter it")
+            "alignment has collapsed; align_variance=.1 (on the command line --set align_variance=.1) counters it")

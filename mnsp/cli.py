@@ -41,8 +41,8 @@ OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for s
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
 def demo(
-    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
-    test: Annotated[Optional[list[Path]], typer.Option('--test', help="Labelled folder or LMDB to report besides.")] = None,
+    data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
+    test: Annotated[Optional[list[str]], typer.Option('--test', help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
     minutes: Annotated[float, typer.Option(help="For the whole run.", min=.5)] = 10.,
     seed: SeedOption = 0,
@@ -77,6 +77,9 @@ _teachers = ("What is to be predicted: pixels, ema (features of a moving average
              "for as long again, and frozen), or a pre-training's folder or published file, whose encoder is frozen. "
              "Left out: pixels for mae, else ema.")
 
+_settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, guide=strong, align=0, "
+             "align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
+
 @app.command()
 def pretrain(
     data: DataOption,
@@ -86,6 +89,7 @@ def pretrain(
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
+    settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2,
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
@@ -100,7 +104,7 @@ def pretrain(
     methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('nano', 'tiny', 'small', 'base')
     if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
     if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
-    cfg, frozen = methods[method](preset), None
+    cfg, frozen = p.with_settings(methods[method](preset), settings or []), None
     if teacher in ('pixels', 'ema'): cfg = replace(cfg, teacher=teacher)
     elif teacher not in (None, 'mae'): frozen = getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
     dataset, out = WordDataset(_source(data), seed=seed), prepare_out(out)
@@ -201,7 +205,7 @@ def _draw(result, sources, folder):
 @app.command()
 def evaluate(
     weights: WeightsOption,
-    data: Annotated[Optional[list[Path]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
+    data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
     union14m: Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")] = None,
     subset: Annotated[Optional[Path], typer.Option(help="List of picture names, one per line: only these count.")] = None,
     rules: Annotated[str, typer.Option(help="english (case and symbols ignored), or chinese (FudanVI's).")] = 'english',

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['masks', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'mae_tiny', 'mae_small', 'mae_base', 'lmim_tiny',
-           'lmim_small', 'lmim_base', 'mnsp_tiny', 'mnsp_small', 'mnsp_base', 'Recipe', 'lmim_recipe', 'mae_recipe',
-           'has_bf16', 'autocast', 'Autocast', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer',
-           'Budget', 'TeacherUpdate', 'History', 'Progress', 'fit', 'pretrain', 'following', 'teacher_config',
-           'feature_colours', 'show_reconstruction', 'show_losses']
+           'lmim_small', 'lmim_base', 'mnsp_tiny', 'mnsp_small', 'mnsp_base', 'with_settings', 'Recipe', 'lmim_recipe',
+           'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'JointOptimizer', 'decays', 'is_hidden_matrix',
+           'make_optimizer', 'Budget', 'TeacherUpdate', 'History', 'Progress', 'fit', 'pretrain', 'following',
+           'teacher_config', 'feature_colours', 'show_reconstruction', 'show_losses']
 
 # %% ../nbs/11_pretrain.ipynb #00000003
 import csv
 import time
 import warnings
+from ast import literal_eval
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -161,7 +162,26 @@ def mnsp_tiny(): return mnsp('tiny')
 def mnsp_small(): return mnsp('small')
 def mnsp_base(): return mnsp('base')
 
-# %% ../nbs/11_pretrain.ipynb #0000001c
+# %% ../nbs/11_pretrain.ipynb #00000011
+def with_settings(
+    cfg: PretrainConfig,
+    settings, # texts `name=value`, such as 'guide=strong', 'mask_ratio=.6', 'encoder.depth=4', 'decoder.order=ca-sa'
+) -> PretrainConfig:
+    "The configuration with fields changed by name; ValueError for a name it does not have"
+    for text in settings:
+        (name, is_given, value), part = text.partition('='), None
+        if '.' in name: part, name = name.split('.', 1)
+        holder = getattr(cfg, part) if part in ('encoder', 'decoder') else None if part else cfg
+        if not is_given or holder is None or name not in (known := [f.name for f in fields(holder)]):
+            raise ValueError(f"setting {text!r}: give NAME=VALUE with a name of " + ', '.join(known if holder and is_given else
+                             [f.name for f in fields(cfg)]) + ', or encoder.… or decoder.…')
+        try: value = literal_eval(value)
+        except (ValueError, SyntaxError): pass                      # a bare word is a text
+        holder = replace(holder, **{name: value})
+        cfg = replace(cfg, **{part: holder}) if part else holder
+    return cfg
+
+# %% ../nbs/11_pretrain.ipynb #0000001f
 @dataclass(frozen=True)
 class Recipe:
     "How to train; the defaults are LMIM's for pre-training"
@@ -193,7 +213,7 @@ def mae_recipe() -> Recipe:
     "MAERec's pre-training, whose ViT-S is LMIM's teacher"
     return Recipe(batch_size=1024, epochs=20, warmup_epochs=2)
 
-# %% ../nbs/11_pretrain.ipynb #0000001f
+# %% ../nbs/11_pretrain.ipynb #00000022
 def has_bf16(device: torch.device) -> bool:
     "Does the device multiply bfloat16 in hardware?"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported()
@@ -209,7 +229,7 @@ def autocast(device: torch.device | str):
             torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # else it computes in float32
             with sdpa_kernel(SDPBackend.MATH): yield
 
-# %% ../nbs/11_pretrain.ipynb #00000020
+# %% ../nbs/11_pretrain.ipynb #00000023
 class Autocast(Callback):
     "Forward pass and loss under `autocast`, on any device"
     order = -5
@@ -219,7 +239,7 @@ class Autocast(Callback):
     def after_loss(self): self.context.__exit__(None, None, None)
     def after_cancel_batch(self): self.after_loss()
 
-# %% ../nbs/11_pretrain.ipynb #00000024
+# %% ../nbs/11_pretrain.ipynb #00000027
 class JointOptimizer:
     "Several optimizers that step as one"
     state = None
@@ -234,7 +254,7 @@ class JointOptimizer:
     def load_state_dict(self, states):
         for part, state in zip(self.parts, states, strict=True): part.load_state_dict(state)
 
-# %% ../nbs/11_pretrain.ipynb #00000025
+# %% ../nbs/11_pretrain.ipynb #00000028
 def decays(name: str, p: torch.Tensor) -> bool:
     "Weight decay is for weights that are matrices"
     return p.ndim >= 2 and name.endswith('weight')
@@ -243,7 +263,7 @@ def is_hidden_matrix(name: str, p: torch.Tensor) -> bool:
     "What Muon is for: matrices between hidden layers, not those at the network's ends"
     return p.ndim == 2 and decays(name, p) and not any(end in name for end in ('embed', 'pred', 'emb.', 'classifier'))
 
-# %% ../nbs/11_pretrain.ipynb #00000026
+# %% ../nbs/11_pretrain.ipynb #00000029
 def make_optimizer(
     model: nn.Module,
     lr: float,
@@ -266,7 +286,7 @@ def make_optimizer(
     if select(True): parts.insert(0, torch.optim.Muon(select(True), adjust_lr_fn='match_rms_adamw'))
     return OptimWrapper(opt=JointOptimizer(*parts))
 
-# %% ../nbs/11_pretrain.ipynb #00000029
+# %% ../nbs/11_pretrain.ipynb #0000002c
 class Budget(Callback):
     "Stop after so many minutes or steps; schedules follow"
     order, run_valid = 90, False
@@ -280,12 +300,12 @@ class Budget(Callback):
         if self.steps is not None: return self.train_iter / self.steps
         return (time.monotonic() - self.start) / (60 * self.minutes)
 
-# %% ../nbs/11_pretrain.ipynb #0000002a
+# %% ../nbs/11_pretrain.ipynb #0000002d
 class TeacherUpdate(Callback):
     "Let the teacher follow after every step"
     def after_step(self): self.model.teacher.update(self.model.encoder)
 
-# %% ../nbs/11_pretrain.ipynb #0000002c
+# %% ../nbs/11_pretrain.ipynb #0000002f
 class History(Callback):
     "Rows of step, seconds and mean loss parts, every so many steps; also written to a CSV file"
     order, run_valid = 50, False
@@ -335,7 +355,7 @@ class Progress(Callback):
         self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
     def after_fit(self): self.meter.n = 100; self.meter.close()
 
-# %% ../nbs/11_pretrain.ipynb #0000002e
+# %% ../nbs/11_pretrain.ipynb #00000031
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -368,7 +388,7 @@ def fit(
         if bar is not None: learn.progress.meter.close()            # also when the run dies
     return learn
 
-# %% ../nbs/11_pretrain.ipynb #0000002f
+# %% ../nbs/11_pretrain.ipynb #00000032
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
@@ -391,7 +411,7 @@ def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
-# %% ../nbs/11_pretrain.ipynb #00000033
+# %% ../nbs/11_pretrain.ipynb #00000036
 def teacher_config(
     cfg: PretrainConfig, # of the model that needs a teacher
     size: str = 'small', # of the MAE's decoder: 'nano', 'tiny', 'small' or 'base'
@@ -399,7 +419,7 @@ def teacher_config(
     "The MAE whose encoder, once trained, can be frozen as teacher: the same encoder, one scale"
     return replace(mae(size), encoder=replace(cfg.encoder, n_scales=1))
 
-# %% ../nbs/11_pretrain.ipynb #0000003d
+# %% ../nbs/11_pretrain.ipynb #00000040
 def feature_colours(
     target: torch.Tensor, # [B, N, P]
     pred: torch.Tensor, # [B, N, P]
@@ -411,7 +431,7 @@ def feature_colours(
     low, high = ((flat - mean) @ directions.T).quantile(torch.tensor([.02, .98]), dim=0)
     return [(((x.float() - mean) @ directions.T - low) / (high - low)).clamp(0, 1) for x in (target, pred)]
 
-# %% ../nbs/11_pretrain.ipynb #0000003e
+# %% ../nbs/11_pretrain.ipynb #00000041
 @torch.no_grad()
 def show_reconstruction(
     model: Pretrainer,
@@ -444,7 +464,7 @@ def show_reconstruction(
     for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=9)
     return fig
 
-# %% ../nbs/11_pretrain.ipynb #0000003f
+# %% ../nbs/11_pretrain.ipynb #00000042
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',

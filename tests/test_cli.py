@@ -156,14 +156,17 @@ def test_two_stages(tmp_path, words):
     "A MAE first, then LMIM with its encoder frozen as teacher: one command"
     out = tmp_path / 'lmim'
     code, stdout, stderr = run('pretrain', '--data', words, '--out', out, '--method', 'lmim', '--preset', 'nano',
-                               '--teacher', 'mae', '--steps', 2, '--batch-size', 16, '--workers', 0)
+                               '--teacher', 'mae', '--steps', 2, '--batch-size', 16, '--workers', 0,
+                               '--set', 'mask_ratio=.5', '--set', 'decoder.order=ca-sa')
     assert code == 0, stderr
     mae, lmim = load_model(out / 'teacher', 'Pretrainer'), load_model(out, 'Pretrainer')
     assert mae.cfg.teacher == 'pixels' and lmim.cfg.teacher == 'frozen'
     for name, weight in mae.encoder.state_dict().items(): assert torch.equal(weight, lmim.teacher.encoder.state_dict()[name])
     assert not torch.equal(mae.encoder.cls_token, lmim.encoder.cls_token)
+    assert (lmim.cfg.mask_ratio, lmim.cfg.decoder.order, mae.cfg.mask_ratio) == (.5, 'ca-sa', .75)
     assert (out / 'teacher' / 'log.csv').is_file() and (out / 'log.csv').is_file()
     one_line_error(*run('pretrain', '--data', words, '--out', out, '--teacher', tmp_path / 'nowhere'), 'nowhere')
+    one_line_error(*run('pretrain', '--data', words, '--out', out, '--set', 'ratio=.5'), 'ratio=.5', 'mask_ratio')
 
 
 def test_published_files(tmp_path, words, as_published):
