@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import zlib
 
 import lmdb
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch._utils import ExceptionWrapper
 
+from mnsp import data
 from mnsp.charset import Charset, english
 from mnsp.data import (
     Cached,
@@ -406,3 +408,91 @@ def test_caches_on_disk_alone_and_together(folder, tmp_path_factory):
                 assert torch.equal(x[good], y[good]) and torch.equal(s[good], t[good])
                 assert fast.broken() == plain.broken() != []
     assert not WordDataset(a, size=(16, 64)).ready and WordDataset(a, size=(16, 64))[3][0].shape == (3, 16, 64)
+
+
+# Labels that are not gone through at the start
+
+letters = Charset('abcdefghijklmnopqrst')
+
+
+@pytest.fixture
+def misfits(folder):
+    "Of 20 words number 3 and 12 are too long for five places, 8 has no label; picture 5 is broken"
+    text = {i: 5*c if i in (3, 12) else c for i, c in enumerate(letters.chars)}
+    write_lmdb(folder/'db', [png(i) if i != 5 else b'no' for i in range(20)])
+    with lmdb.open(str(folder/'db'), map_size=2**22) as env, env.begin(write=True) as t:
+        for i in set(text)-{8}:
+            t.put(b'label-%09d' % (i+1), text[i].encode())
+    return folder/'db'
+
+
+def drawn(dataset, workers=0):
+    "{index: (grey level, text)} of one epoch"
+    batches = [*word_loader(dataset, 6, workers=workers)]
+    levels, ids = torch.cat([x[:, 0, 0, 0] for x, _ in batches]).tolist(), torch.cat([ids for _, ids in batches])
+    return dict(zip(map(int, dataset.kept), zip(levels, letters.decode_batch(ids))))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('kind', ['decoded', 'copied', 'union'])
+def test_lazy_and_eager_give_the_same_words_but_for_the_substitutes(misfits, tmp_path, kind, workers):
+    def opened():
+        if kind == 'decoded':
+            return LmdbSource(misfits)
+        if not (tmp_path/'cache').exists():
+            cache(misfits, tmp_path/'cache', bar=False)
+        return open_source(tmp_path/'cache') if kind == 'copied' else Concat([open_source(tmp_path/'cache')]*2)
+    eager, lazy = (WordDataset(opened(), charset=letters, max_len=5, scan=scan) for scan in (True, False))
+    copies = 1+(kind == 'union')
+    assert lazy.ready == (kind != 'decoded') and (len(eager), len(lazy)) == (17*copies, 20*copies)
+    assert (eager.left_out, lazy.left_out) == (3*copies, 0)
+    a, b = drawn(eager, workers), drawn(lazy, workers)
+    assert {i: a[i] for i in a if i % 20 != 5} == {i: b[i] for i in a if i % 20 != 5}
+    for level, text in b.values():
+        assert text == letters.chars[level] and level not in (3, 5, 8, 12)  # a substitute brings its own label
+    assert lazy.counts() == {'unreadable': copies, 'does not fit': 3*copies} and lazy.left_out == eager.left_out
+    assert lazy.broken() == eager.broken() == [('image-000000006', 'unreadable')]*copies
+    assert f'{3*copies} of {20*copies} words met so far' in lazy.report() and b == drawn(lazy, workers)
+
+
+def test_words_that_do_not_fit_are_no_broken_pictures(tmp_path):
+    "However many there are, they stop nothing; the limit of broken pictures is what it was"
+    labels = [b'a' if i % 10 == 0 else b'long word' for i in range(200)]
+    words = WordDataset(LmdbSource(write_lmdb(tmp_path/'db', [png()]*200, labels)), charset=letters, max_len=5, scan=False)
+    assert set(drawn(words).values()) == {(0, 'a')}
+    assert (words.left_out, words.broken(), words.counts()) == (180, [], {'does not fit': 180})
+    source = LmdbSource(write_lmdb(tmp_path/'bad', [b'no']*60+[png()]*140, [b'a']*200))
+    with pytest.raises(DataError, match='of 200 pictures are broken, more than 20%'):
+        drawn(WordDataset(source, charset=letters, scan=False))
+
+
+def test_when_labels_are_gone_through(misfits, monkeypatch):
+    source = LmdbSource(misfits)
+    assert not WordDataset(source, charset=letters).lazy
+    monkeypatch.setattr(data, 'scanned', 19)
+    lazy = WordDataset(source, charset=letters, max_len=5)
+    assert lazy.lazy and not WordDataset(source).lazy and not WordDataset(source, charset=letters, scan=True).lazy
+    assert not WordDataset(source, charset=letters, on_broken='blank').lazy # has to keep every word in its place
+    with pytest.raises(ValueError, match='scan=False needs'):
+        WordDataset(source, charset=letters, on_broken='blank', scan=False)
+    cached = Cached(lazy, bar=False)
+    assert (len(cached), cached.left_out, len(cached.with_charset(letters, 5))) == (17, 3, 17)
+    with pytest.raises(DataError, match='no substitute .*words met so far'):
+        WordDataset(source, charset=letters, max_len=1)[0]
+
+
+def test_ten_million_labelled_words_start_quickly():
+    class Endless:
+        labelled, grey = True, Image.new('RGB', (128, 32))
+        def __len__(self): return 10_000_000
+        def __getitem__(self, i): return self.grey, self.label(i)
+        def label(self, i): return f'{i}'
+        def name(self, i): return f'{i}.png'
+    begin = time.perf_counter()
+    words = WordDataset(Endless(), charset=english, max_len=8)
+    _, ids = next(iter(word_loader(words, 2000, shuffle=True)))
+    assert time.perf_counter()-begin < 5 and len(words) == 10_000_000
+    assert max(map(len, english.decode_batch(ids))) == 7 and words.left_out == 0
+    words = WordDataset(Endless(), charset=english, max_len=7)               # nine of ten have seven digits
+    _, ids = next(iter(word_loader(words, 200, shuffle=True)))
+    assert max(map(len, english.decode_batch(ids))) <= 6 and words.left_out > 1000
