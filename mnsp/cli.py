@@ -156,7 +156,9 @@ def finetune(
         raise ValueError(f"{', '.join(map(str, data))}: no labels; fine-tuning needs labels.tsv or label-%09d keys")
     start = hub.load_model(encoder) if encoder else None
     start = getattr(start, 'encoder', start)
-    dataset, out = WordDataset(source, charset=chars, max_len=max_len, seed=seed), prepare_out(out)
+    scan = True if short_first else None                             # the length of every word is asked for
+    dataset = WordDataset(source, charset=chars, max_len=max_len, seed=seed, scan=scan)
+    out = prepare_out(out)
     torch.manual_seed(seed)
     preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
     cfg = preset(charset=chars.chars, max_len=max_len)
