@@ -182,7 +182,8 @@ def generate(self:Recognizer,
     char = torch.full((B, 1), cs.bos, device=images.device)
     ended, ids, probs = torch.zeros(B, 1, dtype=torch.bool, device=images.device), [], []
     for t in range(max_len):
-        x, seen = self.embed(char, t), self.seen(torch.cat([torch.full_like(char, cs.bos), *ids], 1))
+        x = self.embed(char, t)
+        seen = self.seen(torch.cat([torch.full_like(char, cs.bos), *ids], 1)) if self.cfg.hide_pad else None
         for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
         probs.append(self.classifier(self.norm(x)).float().softmax(-1))
         char = probs[-1].argmax(-1)
