@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['scanned', 'no_target', 'WordDataset', 'words_that_fit', 'to_tensor', 'read', 'shown', 'check', 'broken', 'counts',
            'report', 'by_number', 'scramble', 'shuffled', 'EpochSampler', 'Batch', 'collate', 'WordLoader',
-           'word_loader', 'Cached', 'with_charset', 'WordStream', 'BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat',
-           'DataError', 'FileSource', 'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource', 'Mixture', 'Source',
-           'StreamSource', 'Subset', 'all_labels', 'find_images', 'home', 'homes', 'in_validation', 'is_labelled',
-           'is_lmdb', 'leaves', 'open_image', 'open_source', 'open_stream', 'picture', 'readable_label', 'reasons',
-           'split_source', 'suffixes', 'to_rgb']
+           'state_dict', 'load_state_dict', 'in_turn', 'word_loader', 'Cached', 'with_charset', 'WordStream',
+           'BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
+           'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
+           'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
+           'open_stream', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000003
 import copy
 import io
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 import torch
@@ -239,25 +239,33 @@ class EpochSampler(Sampler):
         seed=0,
         rank=0,       # this process, of …
         world=1,      # … so many
+        even=False,   # the same number of items for every process; what is left over has to wait for another epoch
     ):
         if not 0 <= rank < world:
             raise ValueError(f"rank={rank}, world={world}; needed: 0 <= rank < world")
-        self.n, self.shuffle, self.seed, self.rank, self.world = n, shuffle, seed, rank, world
+        self.n, self.shuffle, self.seed, self.rank, self.world, self.even = n, shuffle, seed, rank, world, even
         self.epoch = self.start = 0 # the next epoch, and the position (of all processes together) where it begins
 
-    def __len__(self): return -(-(self.n-self.rank)//self.world)
+    def __len__(self): return self._share(0)
     def begin(self, epoch, position=0): self.epoch, self.start = epoch, position
 
     def state_after(self, loader):
         "Where all processes together stand after what `loader` handed out"
-        position = self.n if loader.over else self.start+loader.seen*self.world
-        done = position >= self.n
-        return dict(epoch=self.epoch+done, position=0 if done else position, seed=self.seed, n=self.n)
+        left = self._share(self.start)-loader.seen
+        done = loader.over or left < (loader.batch_size if loader.drop_last else 1)
+        position = 0 if done else self.start+loader.seen*self.world
+        return dict(epoch=self.epoch+done, position=position, seed=self.seed, n=self.n)
+
+    def _share(self, start):
+        "How many items this process gets of those from position `start` on"
+        left = self.n-start
+        return left//self.world if self.even else max(0, -(-(left-self.rank)//self.world))
 
     def __iter__(self):
-        step = 2**14*self.world
-        for begin in range(self.start+self.rank, self.n, step):
-            positions = np.arange(begin, min(self.n, begin+step), self.world)
+        first, step = self.start+self.rank, 2**14*self.world
+        end = first+self._share(self.start)*self.world
+        for begin in range(first, end, step):
+            positions = np.arange(begin, min(end, begin+step), self.world)
             yield from (shuffled(positions, self.n, self.seed, self.epoch) if self.shuffle else positions).tolist()
 
 # %% ../nbs/02b_data.ipynb #00000024
@@ -277,15 +285,21 @@ def collate(items):
 class WordLoader(DataLoader):
     "torch's loader that knows how far it is; every pass is the next epoch of its `EpochSampler` or `WordStream`"
     begun = over = False
-    seen, batches = 0, Counter() # handed out in this pass: samples, and batches by worker
+    seen, batches, turn = 0, Counter(), 0 # handed out in this pass: samples, and batches by worker; whose turn is next
+
+    def __len__(self):
+        "Batches of a pass; of a stream about so many, the same for all processes"
+        return self.dataset.n_batches(self) if hasattr(self.dataset, 'n_batches') else super().__len__()
 
     def __iter__(self):
         if self.begun and self.order is not None:
             self.order.begin(self.order.epoch+1)
+            self.turn = 0
         self.begun, self.over, self.seen, self.batches = True, False, 0, Counter()
-        for *batch, worker in super().__iter__():
+        for *batch, worker in in_turn(super().__iter__(), self.turn):
             self.seen += len(batch[0])
             self.batches[worker] += 1
+            self.turn = (worker+1) % max(1, self.num_workers)
             yield batch
         self.over = True # also when drop_last left a few
 
@@ -294,27 +308,49 @@ class WordLoader(DataLoader):
         "What can be resumed: the sampler or the stream; None when the order is somebody else's"
         return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')), None)
 
-    def state_dict(self):
-        "Where the order stands after the batches handed out so far"
-        return self._needed().state_after(self)
+# %% ../nbs/02b_data.ipynb #83493c1b
+def state_dict(self:WordLoader):
+    "Where the order stands after the batches handed out so far"
+    return self._needed().state_after(self)
 
-    def load_state_dict(self,
-        state, # from `state_dict`, of this process or another one of the same run
-    ):
-        "Go on at the next unseen sample; ValueError when the data or the seed are others"
-        order = self._needed()
-        now = order.state_after(self)
-        other = [f"{key}={state.get(key)}, this loader has {now.get(key)}" for key in {**now, **state}
-                 if key not in ('epoch', 'position') and state.get(key) != now.get(key)]
-        if other: raise ValueError(f"state: it is of a run with {'; '.join(other)}")
-        order.begin(state['epoch'], state['position'])
-        self.begun = self.over = False
-        self.seen, self.batches = 0, Counter()
+def load_state_dict(self:WordLoader,
+    state, # from `state_dict`; of a stream this process's own, or a list of those of all
+):
+    "Go on at the next unseen sample; ValueError when the data or the seed are others"
+    order = self._needed()
+    now = order.state_after(self)
+    if isinstance(state, list):
+        state = next((s for s in state if s.get('rank', 0) == now.get('rank', 0)), {})
+    other = [f"{key}={state.get(key)}, this loader has {now.get(key)}" for key in {**now, **state}
+             if key not in ('epoch', 'position', 'turn') and state.get(key) != now.get(key)]
+    if other: raise ValueError(f"state: it is of a run with {'; '.join(other)}")
+    order.begin(state['epoch'], state['position'])
+    self.begun = self.over = False
+    self.seen, self.batches, self.turn = 0, Counter(), state.get('turn', 0)
 
-    def _needed(self):
-        if self.order is None:
-            raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
-        return self.order
+def _needed(self:WordLoader):
+    "What can be resumed; ValueError when there is nothing"
+    if self.order is None:
+        raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
+    return self.order
+
+def in_turn(
+    batches, # lists that end with the number of a worker, in cycles of rising numbers
+    turn,    # the worker that comes first; those before it had their turn when the pass was interrupted
+):
+    "The batches in the order of a pass that was not interrupted"
+    waiting, before = [], -1
+    for batch in batches:
+        if batch[-1] <= before: # a new cycle
+            yield from waiting
+            waiting = []
+        before = batch[-1]
+        if before < turn: waiting.append(batch)
+        else: yield batch
+    yield from waiting
+
+for f in state_dict, load_state_dict, _needed:
+    setattr(WordLoader, f.__name__, f)
 
 # %% ../nbs/02b_data.ipynb #00000026
 def word_loader(
@@ -323,7 +359,7 @@ def word_loader(
     shuffle=False,   # another order in every epoch, the same for the same seed
     seed=0,          # of the order
     workers=0,       # reading processes; 0: read in this one
-    drop_last=False, # leave out a last, smaller batch
+    drop_last=False, # leave out a last, smaller batch; then all processes get the same number of batches
     sampler=None,    # torch `Sampler` of indices, in place of `shuffle`
     rank=0,          # this process, of …
     world=1,         # … so many that share the data
@@ -332,7 +368,7 @@ def word_loader(
     if isinstance(dataset, IterableDataset):
         sampler = None
     elif sampler is None:
-        sampler = EpochSampler(len(dataset), shuffle, seed, rank, world)
+        sampler = EpochSampler(len(dataset), shuffle, seed, rank, world, even=drop_last)
     return WordLoader(dataset, batch_size, num_workers=workers, drop_last=drop_last, sampler=sampler,
                       collate_fn=collate, generator=torch.Generator().manual_seed(seed),
                       persistent_workers=workers > 0, pin_memory=torch.cuda.is_available())
@@ -443,7 +479,7 @@ class WordStream(IterableDataset):
         max_len=25,     # places of a target, EOS included
         seed=0,         # of the substitutes
         max_broken=.2,  # a larger share of broken pictures, of the first hundred or later, is a DataError
-        recent=64,      # good samples among which a substitute is drawn
+        recent=64,      # items among which a substitute is drawn
     ):
         if charset is not None and not source.labelled:
             raise DataError("this stream has no labels, but targets are asked for; leave charset out")
@@ -463,7 +499,16 @@ class WordStream(IterableDataset):
         "Where the stream stands after what `loader` handed out: position counts the samples of each worker"
         n = 0 if loader.over else max(1, loader.num_workers)
         position = [int(self.skip[k])+loader.batches[k]*loader.batch_size for k in range(n)]
-        return dict(epoch=self.epoch+loader.over, position=position, seed=self.seed, workers=loader.num_workers)
+        return dict(epoch=self.epoch+loader.over, position=position, turn=0 if loader.over else loader.turn,
+                    seed=self.seed, workers=loader.num_workers, rank=self.source.rank, world=self.source.world)
+
+    def n_batches(self, loader):
+        "Batches of a pass through this process's share, as far as the source knows"
+        n = self.source.n
+        if n is None: raise DataError("this stream does not say how many items it has; give open_stream(n=…), where "
+                                      "a rough number will do for training by steps")
+        n //= self.source.world
+        return n//loader.batch_size if loader.drop_last else -(-n//loader.batch_size)
 
     def counts(self):
         "How many broken pictures were met so far, by reason"
@@ -479,25 +524,33 @@ class WordStream(IterableDataset):
     def __iter__(self):
         worker = get_worker_info()
         k = worker.id if worker else 0
-        return self._samples(self.tally[k], np.random.default_rng((self.seed, k)), int(self.skip[k]))
+        return self._samples(self.tally[k], k, int(self.skip[k]))
 
 # %% ../nbs/02b_data.ipynb #0000003a
-def _samples(self:WordStream, tally, rng, skip):
+def _samples(self:WordStream, tally, worker, skip):
     "One sample for each item of the stream that has a target, the first `skip` left out"
-    recent, owed = [], 0
-    for number, (name, data, text) in enumerate(self._fitting(tally)):
-        if number < skip:
-            continue
-        image = self._decoded(name, data, tally)
-        if image is not None:
-            sample = image, number if self.charset is None else self.charset.encode(text, self.max_len)
-            recent = [*recent[-self.recent+1:], sample]
-            yield from [sample]*(1+owed)
-            owed = 0
-        elif recent:
-            yield recent[rng.integers(len(recent))]
-        else:
-            owed += 1 # nothing to put in its place yet
+    before, owed = deque(maxlen=self.recent), 0
+    for number, item in enumerate(self._fitting(tally)):
+        if number >= skip:
+            image, k, text = self._decoded(*item[:2], tally), number, item[2]
+            if image is None:
+                image, k, text = self._substitute(before, np.random.default_rng((self.seed, worker, number)))
+            if image is None:
+                owed += 1 # nothing to put in its place yet
+            else:
+                yield from [(image, k if self.charset is None else self.charset.encode(text, self.max_len))]*(1+owed)
+                owed = 0
+        before.append((*item, number))
+
+def _substitute(self:WordStream, before, rng):
+    "(picture, number, text) of a readable one of the items before; depends on nothing else, so that a run can resume"
+    for i in rng.permutation(len(before)):
+        name, data, text, number = before[i]
+        try:
+            return self._image(name, data), number, text
+        except BrokenImage:
+            pass
+    return None, None, None
 
 def _fitting(self:WordStream, tally):
     "The items whose text can be a target"
@@ -507,13 +560,17 @@ def _fitting(self:WordStream, tally):
         else:
             tally[1] += 1
 
+def _image(self:WordStream, name, data):
+    "The picture, uint8 [3,H,W]; BrokenImage when there is none"
+    if isinstance(data, BrokenImage):
+        raise data
+    return to_tensor(open_image(io.BytesIO(data), name, self.size), self.size)
+
 def _decoded(self:WordStream, name, data, tally):
     "The picture, uint8 [3,H,W]; None, and counted, when it is broken"
     tally[0] += 1
     try:
-        if isinstance(data, BrokenImage):
-            raise data
-        return to_tensor(open_image(io.BytesIO(data), name, self.size), self.size)
+        return self._image(name, data)
     except BrokenImage as e:
         tally[2+reasons.index(e.reason)] += 1
     seen, broken = int(tally[0]), int(tally[3:].sum())
@@ -521,5 +578,5 @@ def _decoded(self:WordStream, name, data, tally):
         raise DataError(f"{broken} of {seen} pictures are broken, more than {self.max_broken:.0%}; the last: {name} "
                         f"({by_number(self.counts())})")
 
-for f in _samples, _fitting, _decoded:
+for f in _samples, _substitute, _fitting, _image, _decoded:
     setattr(WordStream, f.__name__, f)

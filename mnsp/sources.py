@@ -11,7 +11,8 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', '
            'place_of', 'LmdbSource', 'is_lmdb', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
            'in_validation', 'split_source', 'CacheSource', 'is_cache', 'hugging_face', 'columns_of', 'one_split',
            'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource',
-           'open_stream', 'rendered', 'first_key', 'is_description', 'open_description', 'many_below', 'open_source']
+           'open_stream', 'number_of_items', 'rendered', 'first_key', 'is_description', 'open_description',
+           'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import hashlib
@@ -800,6 +801,7 @@ class StreamSource:
         world=1,    # … so many
         shuffle=0,  # items among which the next one is drawn; 0: in order
         seed=0,     # of that drawing
+        n=None,     # how many items all processes together see, or a function that tells; None: unknown
     ):
         self.image, self.text = columns_of(dataset, image, text)
         dataset = dataset.cast_column(self.image, hugging_face().Image(decode=False))
@@ -808,6 +810,10 @@ class StreamSource:
         if world > 1:
             dataset = importlib.import_module('datasets.distributed').split_dataset_by_node(dataset, rank, world)
         self.dataset, self.labelled = dataset, self.text is not None
+        self.rank, self.world, self._n = rank, world, n
+
+    @property
+    def n(self): return self._n() if callable(self._n) else self._n
 
     def set_epoch(self, epoch): self.dataset.set_epoch(epoch) # another epoch, another order
 
@@ -823,10 +829,24 @@ class StreamSource:
 def open_stream(
     path,   # 'hf:owner/name', parquet, or a folder of `save_to_disk`
     split=None,
-    **kwargs, # of `StreamSource`: image, text, rank, world, shuffle, seed
+    **kwargs, # of `StreamSource`: image, text, rank, world, shuffle, seed, n
 ):
     "Read a data set on the fly: it needs no more disk or memory than one of its pieces"
-    return StreamSource(load_hf(path, split, streaming=True), **kwargs)
+    dataset = load_hf(path, split, streaming=True)
+    return StreamSource(dataset, **{'n': lambda: number_of_items(path, split, dataset), **kwargs})
+
+def number_of_items(path, split, dataset):
+    "How many items a stream has, by what lies beside it; None when nothing says so"
+    if str(path).startswith('hf:'):
+        known = (dataset.info.splits or {}).get(str(dataset.split))
+        return getattr(known, 'num_examples', None) or None
+    if is_saved(Path(path)):
+        return len(load_hf(path, split))
+    footers = importlib.import_module('pyarrow.parquet')
+    try:
+        return sum(footers.read_metadata(file).num_rows for file in parquet_files(Path(path)))
+    except Exception as e: # whatever a damaged file makes of the parser
+        raise DataError(f"{path}: a parquet file cannot be read ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/02a_sources.ipynb #0000004a
 def rendered(

@@ -276,6 +276,16 @@ def test_extreme_worlds_render():
             assert image.size == world.size[::-1] and mask.shape == tuple(world.size) and world.min_len <= len(text)
 
 
+class Grey:
+    "So many grey pictures"
+    labelled = False
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def name(self, i): return f'{i}.png'
+    def label(self, i): return None
+    def __getitem__(self, i): return Image.new('L', (9, 5), i % 256), None
+
+
 def broken_lmdb(path, n=600):
     "An LMDB of which one per cent is broken, in three ways"
     damage = {37: None, 111: b'', 205: b'no picture', 299: png()[:45], 480: None, 599: b''}
@@ -331,6 +341,33 @@ def test_processes_see_disjoint_data_and_everything_once(n, world):
             parts.append(list(sampler))
             assert len(parts[-1]) == len(sampler)
         assert sorted(sum(parts, [])) == list(range(n))
+
+
+@pytest.mark.parametrize('n, world, size', [(129, 2, 64), (130, 2, 64), (20, 3, 4), (23, 3, 4)])
+def test_processes_that_train_together_make_the_same_number_of_steps(n, world, size):
+    "With drop_last; and a state of any process says the same when all have made their steps"
+    words, parts = WordDataset(Grey(n)), []
+    loaders = [word_loader(words, size, shuffle=True, drop_last=True, rank=r, world=world) for r in range(world)]
+    for loader in loaders:
+        parts.append([t.tolist() for _, t in loader])
+    assert len({len(loader) for loader in loaders}) == 1 and {len(p) for p in parts} == {len(loaders[0])}
+    items = sum((t for p in parts for t in p), [])
+    assert len(set(items)) == len(items) == n//world//size*size*world
+    assert [loader.state_dict() for loader in loaders] == [dict(epoch=1, position=0, seed=0, n=n)]*world
+
+
+@pytest.mark.parametrize('drop_last', [False, True])
+def test_state_after_the_last_batch_begins_the_next_epoch(drop_last):
+    "Also when the pass was left before the loader knew that it is over"
+    for rank in range(2):
+        first, second = (word_loader(WordDataset(Grey(23)), 4, shuffle=True, drop_last=drop_last, rank=rank, world=2)
+                         for _ in range(2))
+        batches = iter(first)
+        for _ in range(len(first)):
+            next(batches)
+        assert (state := first.state_dict()) == dict(epoch=1, position=0, seed=0, n=23)
+        second.load_state_dict(state)
+        assert seen([next(iter(second))]) == seen([next(iter(first))])
 
 
 def seen(batches): return sum((t.tolist() for _, t in batches), [])

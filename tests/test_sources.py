@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+from itertools import islice
 
 import lmdb
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from mnsp import sources
 from mnsp.charset import Charset
 from mnsp.data import BrokenImage, DataError, WordDataset, WordStream, open_stream, word_loader
+from mnsp.pretrain import Pretrainer, mae, pretrain
 from mnsp.sources import (
     CacheSource,
     Concat,
@@ -540,12 +542,73 @@ def test_stream_resumes_at_the_next_unseen_sample(tmp_path, workers, after):
     second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
     batches = endless(second)
     got += [next(batches) for _ in range(18-after)]
-    for epoch in range(3): # which worker comes first may change, the samples may not
-        assert sorted(got[6*epoch:6*epoch+6]) == sorted(wanted[6*epoch:6*epoch+6])
+    assert got == wanted and wanted[:6] != wanted[6:12]
+    for epoch in range(3):
         assert sorted(sum(got[6*epoch:6*epoch+6], [])) == list(range(30))
-    assert workers or got == wanted and wanted[:6] != wanted[6:12]
     with pytest.raises(ValueError, match='workers='):
         word_loader(WordStream(open_stream(tmp_path/'files')), 5, workers=1).load_state_dict(first.state_dict())
+
+
+def broken_files(folder, n, files=4):
+    "Parquet of `n` grey pictures, every seventh broken"
+    rows = [dict(bytes=grey(i % 250) if i % 7 else b'', path=None) for i in range(n)]
+    data = datasets.Dataset.from_dict(dict(image=rows)).cast_column('image', datasets.Image(decode=False))
+    return shards(data, folder, files)
+
+
+@pytest.mark.parametrize('workers', [0, 3])
+def test_substitutes_of_a_stream_are_the_same_after_resuming(tmp_path, workers):
+    path = broken_files(tmp_path/'files', 120)
+    def new(): return word_loader(WordStream(open_stream(path, shuffle=20), recent=8), 4, workers=workers)
+    def levels(batches): return [x[:, 0, 0, 0].tolist() for x, _ in batches]
+    whole = levels(loader := new())
+    assert len(sum(whole, [])) == 120 and loader.dataset.counts() == dict(empty=18)
+    for after in 1, 5, 13, 27:
+        first, second = new(), new()
+        levels(islice(first, after))
+        second.load_state_dict(first.state_dict())
+        assert levels(second) == whole[after:]
+    other = word_loader(WordStream(open_stream(path, shuffle=20), recent=8, seed=1), 4, workers=workers)
+    assert levels(other) != whole
+
+
+def test_states_of_a_stream_in_several_processes(tmp_path):
+    "Each process has its own; a list of them goes everywhere"
+    path = broken_files(tmp_path/'files', 120)
+    def new(rank): return word_loader(WordStream(open_stream(path, rank=rank, world=2)), 7, workers=2)
+    def numbers(batches): return [x[:, 0, 0, 0].tolist() for x, _ in batches]
+    wholes, states, got = [numbers(new(rank)) for rank in range(2)], [], []
+    for rank in range(2):
+        loader = new(rank)
+        got.append(numbers(islice(loader, 3)))
+        states.append(loader.state_dict())
+    for rank in range(2):
+        loader = new(rank)
+        loader.load_state_dict(pickle.loads(pickle.dumps(states)))
+        assert got[rank]+numbers(loader) == wholes[rank]
+    with pytest.raises(ValueError, match='rank=0, this loader has 1'):
+        new(1).load_state_dict(states[0])
+
+
+def test_length_of_a_stream(table, tmp_path):
+    "The same in all processes; asked for, not needed"
+    path = broken_files(tmp_path/'files', 101)
+    def length(batch_size=10, **kwargs): return len(word_loader(WordStream(open_stream(path, **kwargs)), batch_size))
+    assert (length(), length(world=2), length(rank=1, world=2), length(n=30)) == (11, 5, 5, 3)
+    table.save_to_disk(tmp_path/'saved')
+    assert open_stream(tmp_path/'saved').n == 12
+    loader = word_loader(WordStream(open_stream(path, n=None)), 10)
+    assert sum(len(x) for x, _ in loader) == 101
+    with pytest.raises(DataError, match='how many items it has; give open_stream'):
+        len(loader)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_training_on_a_stream_goes_by_steps(tmp_path, workers):
+    "Through the end of the stream, into the next pass"
+    loader = word_loader(WordStream(open_stream(broken_files(tmp_path/'files', 60))), 16, workers=workers)
+    rows = pretrain(Pretrainer(mae('nano')), loader, lr=1e-4, steps=10).history.rows
+    assert rows[-1]['step'] == 10 and np.isfinite(rows[-1]['loss']) and loader.state_dict()['epoch'] == 2
 
 
 def test_stream_needs_no_more_than_it_reads(table, tmp_path, monkeypatch):
