@@ -19,8 +19,9 @@ import torch
 from torchvision.transforms import v2
 
 from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
-from mnsp.pretrain import Pretrainer, autocast, lmim_small, lmim_tiny, make_optimizer
+from mnsp.pretrain import Pretrainer, lmim_small, lmim_tiny
 from mnsp.synth import SynthWords, varied_world
+from mnsp.training import autocast, make_optimizer
 
 
 def one_by_one():

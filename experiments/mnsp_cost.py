@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mnsp.encoder import Encoder
 from mnsp.nsp import mim_task, nsp_tasks
-from mnsp.pretrain import Pretrainer, autocast, lmim, mae, mnsp
+from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
+from mnsp.training import autocast
 
 
 def methods(size):

@@ -65,7 +65,7 @@ def _interrupted():
 def _pretrain(model, loader, out, bar, **how):
     "One stage, its log and its weights; an interrupt keeps them and ends the command"
     from mnsp import hub
-    from mnsp.pretrain import History, pretrain
+    from mnsp.training import History, pretrain
     stopped = False
     try: pretrain(model, loader, bar=bar, history=History(path=new_log(out)), **how)
     except KeyboardInterrupt: stopped = True
@@ -101,6 +101,7 @@ def pretrain(
     from mnsp import pretrain as p
     from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
+    from mnsp.training import mae_recipe
     methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('nano', 'tiny', 'small', 'base')
     if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
     if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
@@ -113,7 +114,7 @@ def pretrain(
     torch.manual_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
-        _pretrain(mae, loader, prepare_out(out / 'teacher'), 'mae, the teacher', recipe=p.mae_recipe(), **how)
+        _pretrain(mae, loader, prepare_out(out / 'teacher'), 'mae, the teacher', recipe=mae_recipe(), **how)
         frozen = mae.encoder
     _pretrain(p.Pretrainer(cfg, teacher=frozen), loader, out, method, **how)
     if dataset.broken(): typer.echo(dataset.report())
@@ -148,8 +149,8 @@ def finetune(
     from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
     from mnsp.guidance import FinetuneAugment
-    from mnsp.pretrain import History
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
+    from mnsp.training import History
     chars = (Charset.from_file(charset) if charset else english)
     source = _source(data)
     if not source.labelled:

@@ -27,11 +27,12 @@ from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, s
 from .evaluate import evaluate, is_waics, show_readings, waics_text
 from .finetune import ShortFirst, finetune, label_lengths
 from .guidance import GuidanceView, show_views
-from .pretrain import History, Pretrainer, mnsp_tiny, pretrain, show_losses, show_reconstruction
+from .pretrain import Pretrainer, mnsp_tiny, show_reconstruction
 from .pyramid import show_pyramid
 from .recognizer import Recognizer, recognizer_from, recognizer_tiny
 from .report import Section, write_report
 from .synth import SynthWords, demo_world
+from .training import History, pretrain, show_losses
 
 # %% ../nbs/19_demo.ipynb #00000007
 @dataclass(frozen=True)

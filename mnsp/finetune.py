@@ -14,8 +14,8 @@ from fastai.learner import Learner
 from torch.utils.data import Sampler
 
 from .charset import Charset
-from .pretrain import Recipe, fit, following, make_optimizer
 from .recognizer import Recognizer
+from .training import Recipe, fit, following, make_optimizer
 
 # %% ../nbs/13_finetune.ipynb #00000007
 class CharacterLoss:

@@ -16,7 +16,7 @@ from torch import nn
 
 from .charset import Charset, english
 from .encoder import Encoder, EncoderConfig, sincos
-from .pretrain import autocast
+from .training import autocast
 
 # %% ../nbs/12_recognizer.ipynb #00000007
 class Attention(nn.Module):

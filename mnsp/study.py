@@ -28,9 +28,10 @@ from .encoder import Encoder
 from .evaluate import score
 from .finetune import Augment
 from .guidance import FinetuneAugment
-from .pretrain import PretrainConfig, Pretrainer, autocast, fit, lmim, mae, make_optimizer, pretrain
+from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .synth import SynthWords, World, demo_world
+from .training import autocast, fit, make_optimizer, pretrain
 
 # %% ../nbs/21_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise

@@ -33,9 +33,10 @@ from mnsp.data import (
     to_tensor,
     word_loader,
 )
-from mnsp.pretrain import Pretrainer, mae_tiny, pretrain
+from mnsp.pretrain import Pretrainer, mae_tiny
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, World, demo_world
+from mnsp.training import pretrain
 
 
 def png(value=0, size=(40, 12)):
