@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo_out
 WORKERS ?= 2
+# yes, or try: build the site without MathJax where npm cannot be had.
+MATH ?= yes
 
 BIN := $(VENV)/bin
 # One stamp per kind of installation, named after what was installed and from where: an unchanged tree installs nothing.
@@ -19,17 +21,25 @@ heading = @printf '\n== %s\n' "$(1)"
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test in-sync readme-check lint notebooks pytest export readme install install-dev stamp clean
+.PHONY: help demo test docs in-sync readme-check lint notebooks pytest export readme install install-dev stamp clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) WORKERS=$(WORKERS)"
+	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) WORKERS=$(WORKERS) MATH=$(MATH)"
 
 demo: $(RUN)  ## pre-train, fine-tune and evaluate a tiny model on this machine; writes OUT/report.html
 	$(call heading,demo)
 	$(BIN)/mnsp demo --out $(OUT)
 
-test: in-sync readme-check lint notebooks pytest  ## every check: in sync, README, ruff, all notebooks, pytest
+test: MATH = try
+test: in-sync readme-check lint notebooks docs pytest  ## every check: in sync, README, ruff, all notebooks, site, pytest
+
+docs: $(DEV)  ## the documentation site: docs/_build/html/index.html
+	$(call heading,documentation site)
+	@rm -rf docs/_build
+	$(BIN)/python docs/mathjax.py $(if $(filter try,$(MATH)),--try)
+	$(BIN)/python docs/prep.py
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs docs/_src docs/_build/html
 
 in-sync: $(DEV)  ## the package is what the notebooks export, and the notebooks are clean
 	$(call heading,package and notebooks in sync)
@@ -63,7 +73,7 @@ install: $(RUN)  ## what a user needs, into VENV
 install-dev: $(DEV)  ## the same and the tools of development
 
 clean:  ## remove what demo, tests and builds left (VENV stays)
-	rm -rf $(OUT) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(OUT) build dist *.egg-info .pytest_cache .ruff_cache _proc docs/_src docs/_build docs/_static/mathjax
 	find mnsp nbs tests docs -name __pycache__ -prune -exec rm -rf {} +
 	find nbs -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

@@ -39,7 +39,10 @@ setup(
     include_package_data=True,
     zip_safe=False,
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements")},
+    extras_require={
+        "dev": lines("dev_requirements") + lines("docs_requirements"),
+        "docs": lines("docs_requirements"),
+    },
     entry_points={
         "console_scripts": lines("console_scripts"),
         "nbdev": [f"{package}={package}._modidx:d"],

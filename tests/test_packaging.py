@@ -86,7 +86,7 @@ def test_constraints_are_pins_without_addresses(root):
              if line and not line.startswith("#")]
     assert not [line for line in lines if not re.fullmatch(r'[\w-]+==[\w.]+( ; python_version >= "3\.\d+")?', line)]
     pinned = {line.partition("==")[0] for line in lines}
-    for key in ("requirements", "dev_requirements"):
+    for key in ("requirements", "dev_requirements", "docs_requirements"):
         assert {re.match(r"[\w-]+", line)[0] for line in settings(root)[key].split()} <= pinned
 
 

@@ -1,0 +1,27 @@
+"""Sphinx's settings. The pages come from docs/prep.py, MathJax from docs/mathjax.py; nothing is loaded from elsewhere."""
+import re
+from pathlib import Path
+
+docs = Path(__file__).resolve().parent
+project, author, copyright = "mnsp", "mnsp contributors", "mnsp contributors"
+release = re.search(r'__version__ = "(.+)"', (docs.parent/"mnsp"/"__init__.py").read_text("utf-8"))[1]
+
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax"]
+nb_execution_mode = "off"  # the notebooks are committed with their outputs
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "fieldlist"]
+myst_heading_anchors = 3
+mathjax_path = "mathjax/tex-chtml.js"
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+python_maximum_signature_line_length = 60
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "sphinx_book_theme"
+html_title = "mnsp"
+html_static_path = [str(docs/"_static")]
+html_css_files = ["mnsp.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = dict(home_page_in_toc=False, show_toc_level=2, navbar_persistent=[], use_fullscreen_button=False,
+                          use_download_button=False)

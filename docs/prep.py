@@ -1,0 +1,196 @@
+"""Notebooks and package -> Sphinx's sources in docs/_src: a page per notebook and, in docs/_src/api, one per module."""
+import importlib
+import inspect
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+import yaml
+from fastcore.docments import docments
+from nbdev.serve import proc_nbs
+from typer.cli import get_docs_for_click
+
+root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root))
+made, pages = root/"_proc", root/"docs"/"_src"
+syms = importlib.import_module("mnsp._modidx").d["syms"]
+modules = {name.removeprefix("mnsp."): importlib.import_module(name) for name in syms}
+
+
+# What the package exports -------------------------------------------------------------------------------------------
+def function(obj):
+    "The function that `obj` is or wraps (a cached one, say), else None."
+    obj = inspect.unwrap(getattr(obj, "__func__", obj))
+    return obj if inspect.isfunction(obj) else None
+
+
+def members(module):
+    "Name -> class or function: what a module defines and exports, in its order; methods written on their own are left out."
+    found = {name: getattr(module, name) for name in module.__all__}
+    found = {name: obj if inspect.isclass(obj) else function(obj) for name, obj in found.items()}
+    return {name: obj for name, obj in found.items() if getattr(obj, "__module__", "") == module.__name__
+            and (inspect.isclass(obj) or next(iter(inspect.signature(obj).parameters), "") != "self")}
+
+
+def methods(cls):
+    "Name -> function: the public methods of a class that say what they do."
+    found = {name: function(obj) for name, obj in vars(cls).items() if not name.startswith("_")}
+    return {name: f for name, f in found.items() if f and f.__doc__ and f.__module__.startswith("mnsp.")}
+
+
+objects = {name: f"mnsp.{short}.{name}" for short, module in modules.items() for name in members(module)}
+notebooks = {short: re.search(r"File to edit: \.\./nbs/(\S+)\.ipynb", Path(module.__file__).read_text("utf-8"))[1]
+             for short, module in modules.items()}  # module -> the notebook that makes it
+rooms = {}  # name of a notebook -> its page
+
+
+def linked(text):
+    "Names in backticks become links: a notebook's to its page, an exported one to its description."
+    def link(match):
+        name = (match["name"] or "").removesuffix("()")
+        if name in rooms: return f"[`{name}`](/{rooms[name]})"
+        return f"{{py:obj}}`{match['name']} <{objects[name]}>`" if name in objects else match[0]
+    untouched = r"^(?P<fence>`{3,}).*?^(?P=fence)|^#+ [^\n]*|\[[^\]]*\]\([^)]*\)|\$[^$]*\$"
+    return re.sub(rf"(?:{untouched})|(?<![`\w}}])`(?P<name>[\w./]+(?:\(\))?)`(?!`)", link, text, flags=re.M | re.S)
+
+
+# The reference ------------------------------------------------------------------------------------------------------
+class Shown(str):
+    "A text that is its own repr."
+    __repr__ = str.__str__
+
+
+def signature(obj):
+    "Parameters with types and defaults, in one line."
+    def readable(p):
+        if p.default is p.empty or isinstance(p.default, str): return p
+        text = getattr(p.default, "__name__", re.sub(r" at 0x\w+", "", repr(p.default)))
+        return p.replace(default=Shown(text if len(text) < 50 else f"{type(p.default).__name__}(…)"))
+    try: found = inspect.signature(obj)
+    except ValueError: return "()"  # a class that takes what its built-in base takes
+    kept = [readable(p) for name, p in found.parameters.items() if name not in ("self", "cls")]
+    returned = found.return_annotation if not inspect.isclass(obj) else found.empty
+    return re.sub(r"\s+", " ", str(found.replace(parameters=kept, return_annotation=returned)))
+
+
+def described(kind, name, obj, inside=()):
+    "A class, function or method as Sphinx wants it: signature, docstring, what the comments say of each parameter."
+    said = {p: linked(text) for p, text in docments(obj, returns=True).items() if text and p not in ("self", "cls")}
+    fields = [f":returns: {text}" if p == "return" else f":param {p}: {text}" for p, text in said.items()]
+    fence = ":::::" if kind == "class" else ":::"
+    doc = linked(inspect.cleandoc(obj.__doc__)) if obj.__doc__ and not obj.__doc__.startswith(f"{name}(") else ""
+    return "\n".join([f"{fence}{{py:{kind}}} {name}{signature(obj)}", "", doc, "", *fields, "", *inside, fence, ""])
+
+
+def described_class(name, cls):
+    inside = [described("method", key, f) for key, f in methods(cls).items()]
+    return described("class", name, cls, inside)
+
+
+def commands(app):
+    "What `mnsp --help` and the help of each command say, as Markdown."
+    command = typer.main.get_command(app)
+    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="mnsp", title=" ")
+
+
+def reference(short, module, room):
+    "The reference page of one module."
+    parts = [f"# mnsp.{short}", f"From the notebook [{room}](/{rooms[room]}).", f"```{{py:module}} mnsp.{short}\n```"]
+    if short == "cli": return "\n\n".join([*parts, commands(module.app)])
+    parts += [described_class(name, obj) if inspect.isclass(obj) else described("function", name, obj)
+              for name, obj in members(module).items()]
+    return "\n\n".join(parts)
+
+
+def reference_index(order):
+    "The front page of the reference, modules in the order of the rooms."
+    rows = [f"| [mnsp.{short}]({short}.md) | {linked(modules[short].__doc__ or '')} |" for short in order]
+    return "\n".join(["# Reference", "", "| module | |", "|---|---|", *rows, "", "```{toctree}", ":hidden:", "", *order, "```"])
+
+
+# The notebooks ------------------------------------------------------------------------------------------------------
+def front_matter(notebook):
+    "What nbdev put in front: title, description."
+    raw = next(("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "raw"), "")
+    return yaml.safe_load(raw.strip().strip("-")) or {}
+
+
+def shown_cell(cell):
+    "A cell without directives; those that the tests leave out say so."
+    text = "".join(cell["source"])
+    if cell["cell_type"] == "markdown": return {**cell, "source": linked(text)}
+    skipped = [flag for flag in ("slow", "cuda") if re.search(rf"^#\|\s*{flag}\b", text, re.M)]
+    code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
+    note = f"# {' and '.join(skipped)}: runs only when asked for\n" if skipped else ""
+    return {**cell, "metadata": {}, "source": note + code}
+
+
+def folded(cells):
+    "The cells with neighbouring ones of nothing but imports made one that is folded."
+    def imports(cell): return cell["cell_type"] == "code" and re.match(r"(import|from) ", cell["source"])
+    kept = []
+    for cell in cells:
+        if imports(cell) and kept and imports(kept[-1]):
+            kept[-1]["source"] += "\n\n" + cell["source"]
+            continue
+        if imports(cell): cell["metadata"] = dict(tags=["hide-input"], mystnb=dict(code_prompt_show="Imports"))
+        kept.append(cell)
+    return kept
+
+
+def room_page(notebook, short):
+    "The page of a notebook: title, what it is about, the module it makes, its cells."
+    front = front_matter(notebook)
+    title = f"# {front['title']}\n\n*{linked(front.get('description', ''))}*\n"
+    if short: title += f"\nThe code of this room is the module [mnsp.{short}](/api/{short}.md).\n"
+    cells = [shown_cell(c) for c in notebook["cells"] if c["cell_type"] != "raw"]
+    cells = [c for c in cells if c["source"].strip()]
+    return {**notebook, "cells": [dict(cell_type="markdown", metadata={}, id="title", source=title), *folded(cells)]}
+
+
+def navigation(front):
+    "The front page's tables of links, as Sphinx's tables of contents: a caption and pages for each heading."
+    trees = []
+    for heading, body in re.findall(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", front, re.M | re.S):
+        links = [target.removesuffix(".ipynb") for target in re.findall(r"^\| \[[^]]*\]\(([^)]+\.ipynb)\)", body, re.M)]
+        if links: trees.append((heading, links))
+    missing = set(rooms.values()) - {f"{page}.ipynb" for _, links in trees for page in links} - {"index.ipynb"}
+    if missing: sys.exit(f"nbs/index.ipynb has no row for {', '.join(sorted(missing))}")
+    trees += [("Project", ["api/index", "CONTRIBUTING", "CHANGELOG", "LICENSE"])]
+    return "\n".join(f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(links) + "\n```\n" for name, links in trees)
+
+
+def front_page(notebook):
+    "The page of nbs/index.ipynb, with the navigation of the whole site."
+    page = room_page(notebook, None)
+    text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    for cell in page["cells"]:
+        cell["source"] = re.sub(r"\]\(\.\./(\w+)(\.md)?\)", r"](\1.md)", "".join(cell["source"]))
+    tree = dict(cell_type="markdown", metadata={}, id="navigation", source=navigation(text))
+    return {**page, "cells": [*page["cells"], tree]}
+
+
+def main():
+    shutil.rmtree(pages, ignore_errors=True)
+    proc_nbs(n_workers=0, force=True)
+    found = {path.relative_to(made): json.loads(path.read_text("utf-8")) for path in sorted(made.rglob("*.ipynb"))}
+    rooms.update({path.with_suffix("").as_posix(): path.as_posix() for path in found})
+    for path, notebook in found.items():
+        short = {room: name for name, room in notebooks.items()}.get(path.with_suffix("").as_posix())
+        page = front_page(notebook) if path.name == "index.ipynb" else room_page(notebook, short)
+        (pages/path).parent.mkdir(parents=True, exist_ok=True)
+        (pages/path).write_text(json.dumps(page), "utf-8")
+    (pages/"api").mkdir()
+    order = sorted(modules, key=lambda short: notebooks[short])
+    (pages/"api"/"index.md").write_text(reference_index(order), "utf-8")
+    for short, module in modules.items():
+        (pages/"api"/f"{short}.md").write_text(reference(short, module, notebooks[short]), "utf-8")
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        (pages/f"{name}.md").write_text(linked((root/f"{name}.md").read_text("utf-8")), "utf-8")
+    (pages/"LICENSE.md").write_text(f"# Licence\n\n```text\n{(root/'LICENSE').read_text('utf-8')}\n```\n", "utf-8")
+
+
+if __name__ == "__main__": main()
