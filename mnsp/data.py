@@ -6,15 +6,18 @@
 __all__ = ['scanned', 'no_target', 'WordDataset', 'words_that_fit', 'to_tensor', 'read', 'shown', 'check', 'broken', 'counts',
            'report', 'by_number', 'scramble', 'shuffled', 'EpochSampler', 'Batch', 'collate', 'WordLoader',
            'state_dict', 'load_state_dict', 'in_turn', 'word_loader', 'Cached', 'with_charset', 'WordStream',
-           'BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
-           'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
-           'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
-           'open_stream', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+           'SourceStream', 'own_worker', 'MixedStream', 'open_stream', 'open_words', 'BrokenImage', 'BrokenLabel',
+           'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource',
+           'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images', 'hf_stream', 'home', 'homes',
+           'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'picture',
+           'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000003
 import copy
 import io
 from collections import Counter, deque
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,14 +27,15 @@ from tqdm.auto import tqdm
 
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
-                          find_images, home, homes, in_validation, is_labelled, is_lmdb, leaves, open_image,
-                          open_source, open_stream, picture, readable_label, reasons, split_source, suffixes, to_rgb)
+                          find_images, hf_stream, home, homes, in_validation, is_description, is_labelled, is_lmdb,
+                          is_saved, has_parquet, leaves, mixture_of, open_image, open_source, picture, readable_label,
+                          reasons, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
 _all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
          'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
-         'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
-         'open_stream', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+         'hf_stream', 'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
+         'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #0000000b
 scanned = 1_000_000 # items; the labels of a larger source are not gone through at the start
@@ -473,7 +477,7 @@ for f in __getitems__, _copied:
 class WordStream(IterableDataset):
     "Pictures of a stream as uint8 [3,H,W] with ids, or a running number; broken ones replaced and counted"
     def __init__(self,
-        source,         # `StreamSource`: gives (name, bytes, text)
+        source,         # `StreamSource`, `SourceStream` or `MixedStream`: gives (name, bytes, text)
         size=(32, 128), # (height, width) in pixels
         charset=None,   # `Charset`: targets are ids
         max_len=25,     # places of a target, EOS included
@@ -564,7 +568,8 @@ def _image(self:WordStream, name, data):
     "The picture, uint8 [3,H,W]; BrokenImage when there is none"
     if isinstance(data, BrokenImage):
         raise data
-    return to_tensor(open_image(io.BytesIO(data), name, self.size), self.size)
+    im = data(self.size) if callable(data) else open_image(io.BytesIO(data), name, self.size)
+    return to_tensor(im, self.size)
 
 def _decoded(self:WordStream, name, data, tally):
     "The picture, uint8 [3,H,W]; None, and counted, when it is broken"
@@ -580,3 +585,103 @@ def _decoded(self:WordStream, name, data, tally):
 
 for f in _samples, _substitute, _fitting, _image, _decoded:
     setattr(WordStream, f.__name__, f)
+
+# %% ../nbs/02b_data.ipynb #efefed5b
+class SourceStream:
+    "A source read through in a seeded order; gives (name, function size → picture, text)"
+    def __init__(self,
+        source,
+        rank=0,       # this process, of …
+        world=1,      # … so many
+        shuffle=True, # False: 0, 1, 2, …
+        seed=0,       # of the order
+    ):
+        self.source, self.labelled, self.n = source, is_labelled(source), len(source)
+        self.rank, self.world, self.shuffle, self.seed = rank, world, shuffle, seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_() # which the workers see
+
+    def set_epoch(self, epoch): self.epoch.fill_(epoch)
+
+    def __iter__(self):
+        k, workers = own_worker()
+        order = EpochSampler(self.n, self.shuffle, self.seed, self.rank*workers+k, self.world*workers)
+        order.begin(int(self.epoch))
+        for i in order:
+            yield self.source.name(i), partial(picture, self.source, i), readable_label(self.source, i)
+
+def own_worker():
+    "(number of this worker, how many there are)"
+    worker = get_worker_info()
+    return (worker.id, worker.num_workers) if worker else (0, 1)
+
+# %% ../nbs/02b_data.ipynb #f532bc94
+class MixedStream:
+    "Streams mixed by weight, the same way for the same seed; over when each was gone through at least once"
+    def __init__(self,
+        streams,      # list of streams, all of the same rank and world
+        weights=None, # shares, need not add up to 1; None: all alike
+        seed=0,       # of the drawing
+        n=None,       # how many items all processes together see; None: by the parts' own
+    ):
+        self.streams, self.seed, self.epoch = list(streams), seed, torch.zeros((), dtype=torch.int64).share_memory_()
+        self.shares = np.array([1.]*len(self.streams) if weights is None else list(weights), dtype=float)
+        if not self.streams or len(self.shares) != len(self.streams) or not (self.shares > 0).all():
+            raise ValueError(f"weights: {weights} for {len(self.streams)} streams; give one number > 0 for each")
+        self.rank, self.world, self._n = self.streams[0].rank, self.streams[0].world, n
+        self.labelled = all(s.labelled for s in self.streams)
+
+    @property
+    def n(self):
+        parts = [s.n for s in self.streams]
+        if self._n or None in parts: return self._n
+        return int(np.ceil(max(n/share for n, share in zip(parts, self.shares/self.shares.sum()))))
+
+    def set_epoch(self, epoch):
+        self.epoch.fill_(epoch)
+        for s in self.streams: s.set_epoch(epoch)
+
+    def __iter__(self):
+        rng = np.random.default_rng((self.seed, int(self.epoch), self.rank, own_worker()[0]))
+        parts, shares, over = [iter(s) for s in self.streams], self.shares.copy(), np.zeros(len(self.streams), bool)
+        while True:
+            k = int(np.searchsorted(np.cumsum(shares), rng.random()*shares.sum(), side='right'))
+            item = next(parts[k], None)
+            if item is None: # begin anew; a worker may have no share of a small part
+                over[k], parts[k] = True, iter(self.streams[k])
+                if over.all(): return
+                item = next(parts[k], None)
+                if item is None: shares[k] = 0
+            if item is not None: yield item
+
+# %% ../nbs/02b_data.ipynb #5160dcf1
+def open_stream(
+    path, # 'hf:owner/name[:split]', parquet, a folder of `save_to_disk`; a mixture; or anything `open_source` knows
+    split=None,
+    rank=0,    # this process, of …
+    world=1,   # … so many
+    shuffle=0, # items among which the next one is drawn; 0: in order. What has an index is shuffled as a whole
+    seed=0,    # of the order
+    **kwargs,  # of `StreamSource` or `MixedStream`
+):             # `StreamSource`, `MixedStream` or `SourceStream`
+    "Read a data set on the fly"
+    about, where = dict(rank=rank, world=world, shuffle=shuffle, seed=seed), Path(path)
+    if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
+        return hf_stream(path, split, **about, **kwargs)
+    if is_description(where, ['mixture']):
+        paths, weights, said = mixture_of(where)
+        return MixedStream([open_stream(p, **about) for p in paths], weights, **{'seed': seed, **said, **kwargs})
+    return SourceStream(open_source(path), rank, world, bool(shuffle), seed)
+
+def open_words(
+    paths,        # list of what `open_source` or `open_stream` takes, together one data set
+    stream=False, # read through instead of indexed, for what is larger than the disk
+    rank=0,       # this process, of …
+    world=1,      # … so many; both concern streams, the order of others is dealt out by `word_loader`
+    seed=0,       # of the order of a stream, and of substitutes
+    **kwargs,     # of `WordDataset` or `WordStream`
+):                # `WordStream`, or `WordDataset`
+    "The data of a run by their paths, ready for `word_loader`"
+    if not stream: return WordDataset(Concat([open_source(p) for p in paths]), seed=seed, **kwargs)
+    streams = [open_stream(p, rank=rank, world=world, shuffle=1000, seed=seed) for p in paths]
+    weights = None if len(streams) == 1 or None in (sizes := [s.n for s in streams]) else sizes
+    return WordStream(streams[0] if len(streams) == 1 else MixedStream(streams, weights, seed), seed=seed, **kwargs)

@@ -11,8 +11,8 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', '
            'place_of', 'LmdbSource', 'is_lmdb', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
            'in_validation', 'split_source', 'CacheSource', 'is_cache', 'hugging_face', 'columns_of', 'one_split',
            'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource',
-           'open_stream', 'number_of_items', 'rendered', 'first_key', 'is_description', 'open_description',
-           'many_below', 'open_source']
+           'hf_stream', 'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of',
+           'open_description', 'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import hashlib
@@ -826,7 +826,7 @@ class StreamSource:
                 data = e
             yield name, data, row[self.text] if self.labelled else None
 
-def open_stream(
+def hf_stream(
     path,   # 'hf:owner/name', parquet, or a folder of `save_to_disk`
     split=None,
     **kwargs, # of `StreamSource`: image, text, rank, world, shuffle, seed, n
@@ -869,22 +869,30 @@ def first_key(path):
         found = re.match(r'\s*\{\s*"(\w+)"', f.read(1000))
     return found[1] if found else ''
 
-def is_description(path):
-    "True when `path` is a JSON file with a mixture, a part of a source, or rendered words"
-    return path.is_file() and path.suffix == '.json' and first_key(path) in ('mixture', 'source', 'rendered')
+def is_description(path, of=('mixture', 'source', 'rendered')):
+    "True when `path` is a JSON file that describes a mixture, a part of a source, or rendered words"
+    return path.is_file() and path.suffix == '.json' and first_key(path) in of
+
+def beside(path, other):
+    "`other` as it was meant in the file `path`"
+    return other if str(other).startswith(('hf:', 'rendered:')) else path.parent/other
+
+def mixture_of(path):
+    "(paths, weights, what else was said) of a mixture's description"
+    said = json.loads(path.read_text(encoding='utf-8-sig'))
+    parts = said.pop('mixture')
+    return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
 def open_description(path):
     "The source that a small JSON file describes"
     try:
         said = json.loads(path.read_text(encoding='utf-8-sig'))
-        def at(p): return p if str(p).startswith(('hf:', 'rendered:')) else path.parent/p
         if 'rendered' in said:
             return rendered(said.pop('rendered'), **said)
         if 'source' in said:
-            return Subset(open_source(at(said['source'])), np.load(at(said['rows'])))
-        parts = said.pop('mixture')
-        weights = [p.get('weight', 1) for p in parts]
-        return Mixture([open_source(at(p['path'])) for p in parts], weights, **said)
+            return Subset(open_source(beside(path, said['source'])), np.load(beside(path, said['rows'])))
+        paths, weights, said = mixture_of(path)
+        return Mixture([open_source(p) for p in paths], weights, **said)
     except (json.JSONDecodeError, KeyError, TypeError) as e:
         raise DataError(f"{path}: {type(e).__name__} {e}; see the examples in the documentation of sources") from None
 

@@ -15,7 +15,15 @@ from PIL import Image
 
 from mnsp import sources
 from mnsp.charset import Charset
-from mnsp.data import BrokenImage, DataError, WordDataset, WordStream, open_stream, word_loader
+from mnsp.data import (
+    BrokenImage,
+    DataError,
+    WordDataset,
+    WordStream,
+    open_stream,
+    open_words,
+    word_loader,
+)
 from mnsp.pretrain import Pretrainer, mae, pretrain
 from mnsp.sources import (
     CacheSource,
@@ -620,6 +628,59 @@ def test_stream_needs_no_more_than_it_reads(table, tmp_path, monkeypatch):
     batches = iter(word_loader(WordStream(open_stream(path)), 32))
     assert next(batches)[0].shape == (32, 3, 32, 128)
     assert not [p for p in (tmp_path/'hf').rglob('*') if p.suffix == '.arrow']
+
+
+def numbers(loader): return [x[:, 0, 0, 0].tolist() for x, _ in loader]
+
+
+@pytest.mark.parametrize('world, workers', [(1, 0), (2, 0), (2, 3)])
+def test_an_indexed_source_read_through(tmp_path, world, workers):
+    "Everything once, in another order in every epoch, whole again after an interruption"
+    write_lmdb(tmp_path/'a.lmdb', [grey(i) for i in range(50)], [f'w{i}' for i in range(50)])
+    def new(rank): return word_loader(WordStream(open_stream(tmp_path/'a.lmdb', rank=rank, world=world, shuffle=1)), 3,
+                                      workers=workers)
+    passes = []
+    for rank in range(world):
+        whole, first, second = new(rank), new(rank), new(rank)
+        passes.append(([*numbers(whole)], [*numbers(whole)]))
+        assert numbers(islice(first, 4)) == passes[-1][0][:4]
+        second.load_state_dict(first.state_dict())
+        assert numbers(second) == passes[-1][0][4:]
+    for epoch in range(2):
+        assert sorted(sum((sum(p[epoch], []) for p in passes), [])) == list(range(50))
+    assert passes[0][0] != passes[0][1] and len(new(0)) == -(-(50//world)//3)
+
+
+def test_a_source_read_through_has_its_broken_pictures(tmp_path):
+    write_lmdb(tmp_path/'a.lmdb', [b'' if i == 7 else b'x' if i == 9 else grey(i) for i in range(50)])
+    stream = WordStream(open_stream(tmp_path/'a.lmdb'))
+    levels = sum(numbers(word_loader(stream, 8)), [])
+    assert len(levels) == 50 and not {7, 9} & set(levels) and stream.counts() == dict(empty=1, unreadable=1)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_mixture_of_streams_keeps_its_shares_and_resumes(tmp_path, workers):
+    "Parquet, an LMDB and rendered words, 1 : 3 : 1; each is gone through"
+    data = datasets.Dataset.from_dict(dict(image=[dict(bytes=grey(i), path=None) for i in range(60)],
+                                           text=['a']*60)).cast_column('image', datasets.Image(decode=False))
+    shards(data, tmp_path/'files', 3)
+    write_lmdb(tmp_path/'b.lmdb', [grey(100+i) for i in range(90)], ['b']*90)
+    (tmp_path/'digits.json').write_text(json.dumps(dict(
+        rendered=dict(alphabet='0123456789', words=0, strings=0, numbers=1, fonts='own', punctuation=0), n=40)))
+    (tmp_path/'mix.json').write_text(json.dumps(dict(mixture=[
+        dict(path='files'), dict(path='b.lmdb', weight=3), dict(path='digits.json')])))
+    charset = Charset('ab0123456789')
+    def new(): return word_loader(open_words([tmp_path/'mix.json'], stream=True, charset=charset), 10, workers=workers)
+    def words(batches): return [charset.decode_batch(ids) for _, ids in batches]
+    whole = words(loader := new())
+    found = [t if t in 'ab' else 'digits' for t in sum(whole, [])]
+    share = {t: found.count(t)/len(found) for t in ('a', 'b', 'digits')}
+    assert share == pytest.approx(dict(a=.2, b=.6, digits=.2), abs=.07) and found.count('a') >= 60 and len(loader) == 30
+    assert set(sum(whole, [])) == {'a', 'b', *texts(open_source(tmp_path/'digits.json'))}
+    first, second = new(), new()
+    assert words(islice(first, 7)) == whole[:7]
+    second.load_state_dict(first.state_dict())
+    assert words(second) == whole[7:]
 
 
 # Descriptions, and everything through one door
