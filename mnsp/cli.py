@@ -205,6 +205,14 @@ def _draw(result, sources, folder):
                     breakdown=show_breakdown({name: result}), worst=show_worst(result, sources))
     for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', dpi=120, bbox_inches='tight')
 
+def _on_device(model):
+    "The model on this process's GPU, if there is one"
+    import torch
+    if not torch.cuda.is_available(): return model
+    return model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}")
+
+_printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --json prints
+
 @app.command()
 def evaluate(
     weights: WeightsOption,
@@ -215,17 +223,24 @@ def evaluate(
     peers: Annotated[bool, typer.Option('--peers', help="Print the result beside published ones.")] = False,
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for calibration, breakdown and worst readings.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
-    batch_size: BatchOption = 64,
+    batch_size: BatchOption = 64, workers: WorkersOption = 0,
 ):
-    "Read labelled pictures and score the readings: WAICS, exact, edit similarity."
+    "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
+    from mnsp import evaluate as e
     from mnsp import hub
     from mnsp.benchmarks import beside_peers
-    from mnsp.evaluate import evaluate as score
-    model, compare = hub.load_model(weights, 'Recognizer'), _rules(rules)
+    model, compare = _on_device(hub.load_model(weights, 'Recognizer')), _rules(rules)
     sources = _to_evaluate(data, union14m, subset)
-    result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=not as_json, rules=compare)
+    with e.joined() as (rank, world):
+        score, bar = e.evaluate_distributed if world > 1 else e.evaluate, not (as_json or rank)
+        result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=bar, rules=compare,
+                       workers=workers)
+    if rank: return
     if pictures: _draw(result, sources, pictures)
-    typer.echo(json.dumps(result.to_dict(), indent=1) if as_json else result.table())
+    if as_json:
+        for note in result.notes(): typer.echo(note, err=True)
+        typer.echo(json.dumps({k: v for k, v in result.to_dict().items() if k in _printed}, indent=1))
+    else: typer.echo(result.table())
     if peers and not as_json: typer.echo('\n' + beside_peers(result))
 
 # %% ../nbs/20_cli.ipynb #00000010

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
            'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'Reading', 'Evaluation', 'read_words',
-           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_readings']
+           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'joined', 'show_readings']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TypedDict
@@ -176,6 +178,10 @@ class Evaluation:
         "The scores as text"
         return _table(self)
 
+    def notes(self) -> list: # of lines
+        "What a reader of the scores should know besides"
+        return _notes(self)
+
 # %% ../nbs/14_evaluate.ipynb #0000001a
 def _columns(evaluation):
     "The numbers to print, the one that is reported first; WAICS says nothing about Chinese"
@@ -191,10 +197,10 @@ def _table(evaluation):
     lines += [line(name, s['n'], [f'{s[k]:.2f}' for k in keys]) for name, s in evaluation.sets.items()]
     lines += [line(name, '', [f'{mean(k):.2f}' for k in keys])
               for name, mean in (('avg', evaluation.mean), ('w_avg', evaluation.weighted_mean))]
-    return '\n'.join([*lines, *_notes(evaluation), evaluation.convention.replace('; ', '\n')])
+    return '\n'.join([*lines, *evaluation.notes(), evaluation.convention.replace('; ', '\n')])
 
 def _notes(evaluation):
-    "What a reader of the table should know besides"
+    "Lines of `Evaluation.notes`"
     lines = []
     for name, broken in evaluation.broken.items():
         shown = [f'{picture} ({reason})' for picture, reason in broken[:3]] + ['…'] * (len(broken) > 3)
@@ -347,6 +353,16 @@ def evaluate_distributed(
     part = dist.get_rank(), dist.get_world_size()
     dist.all_gather_object(parts, read_words(reader, sources, rules=rules, part=part, **options))
     return merge_readings(parts, sources, rules)
+
+# %% ../nbs/14_evaluate.ipynb #4f3e3b15
+@contextmanager
+def joined():
+    "(this process, how many) of those that `torchrun` started, joined for as long as it lasts; alone: (0, 1)"
+    world = int(os.environ.get('WORLD_SIZE', 1))
+    if world > 1: dist.init_process_group('gloo') # readings are gathered as objects, on the processor
+    try: yield (dist.get_rank(), world) if world > 1 else (0, 1)
+    finally:
+        if world > 1: dist.destroy_process_group()
 
 # %% ../nbs/14_evaluate.ipynb #00000032
 def _worst_first(readings, n):

@@ -208,6 +208,24 @@ def test_data_commands(tmp_path, words):
     assert code == 1 and 'a.png' in stdout
 
 
+def test_evaluation_in_two_processes_equals_one(tmp_path, trained, words):
+    "Two sets, of which one does not divide by two and one has a single picture, one of them broken; under torchrun"
+    odd, single = write_words(tmp_path / 'odd', 13, seed=3), write_words(tmp_path / 'single', 1, seed=4)
+    (odd / '5.png').write_text('no picture')
+    command = 'evaluate', '--weights', trained / 'r', '--data', odd, '--data', single, '--json', '--batch-size', 4
+    code, alone, stderr = run(*command)
+    assert code == 0, stderr
+    assert 'odd: 1 broken, counted wrong: 5.png (unreadable)' in stderr
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m', 'mnsp']
+    two = subprocess.run([*torchrun, *map(str, command)], capture_output=True, text=True, timeout=600,
+                         env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert two.returncode == 0, two.stderr
+    assert json.loads(two.stdout) == (result := json.loads(alone))
+    assert list(result) == ['sets', 'avg', 'w_avg', 'convention'] and list(result['sets']) == ['odd', 'single']
+    assert list(result['sets']['odd']) == ['n', 'waics', 'case_insensitive', 'exact', 'ned']
+    assert [s['n'] for s in result['sets'].values()] == [13, 1]
+
+
 def test_ways_to_evaluate(tmp_path, trained, words):
     "A subset by list, pictures of the result, published peers, other rules"
     some = tmp_path / 'some.txt'
