@@ -60,7 +60,7 @@ def run_blocked(installed, code, cwd):
 
 def test_wheel_holds_the_package_and_nothing_else(root, wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in ("*.py", "*.csv")
+    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in ("*.py", "*.csv", "*.mplstyle")
               for path in (root/"mnsp").rglob(kind)}
     assert wanted <= set(names) and "mnsp/published.csv" in wanted
     assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py"} <= set(names)
