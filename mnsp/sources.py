@@ -8,11 +8,11 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', '
            'Source', 'picture', 'is_labelled', 'readable_label', 'all_labels', 'index_lines', 'Lines', 'tsv_row',
            'gt_row', 'json_row', 'row_parser', 'json_items', 'mmocr_lines', 'cache_folder', 'ListedSource', 'read_file',
            'find_roots', 'find_images', 'FolderSource', 'check_list', 'FileSource', 'environment', 'open_environment',
-           'place_of', 'LmdbSource', 'is_lmdb', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
-           'in_validation', 'split_source', 'CacheSource', 'is_cache', 'hugging_face', 'columns_of', 'one_split',
-           'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource',
-           'hf_stream', 'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of',
-           'open_description', 'many_below', 'open_source']
+           'place_of', 'is_lmdb', 'LmdbSource', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
+           'in_validation', 'split_source', 'CacheSource', 'hugging_face', 'columns_of', 'one_split', 'HfSource',
+           'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource', 'hf_stream',
+           'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'open_description',
+           'is_cache', 'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import hashlib
@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 
 import lmdb
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageOps
 
 from .synth import SynthWords, World, demo_world, varied_world
@@ -272,6 +273,7 @@ def json_items(
                     raise DataError(f"{file}: ends or breaks inside its data_list") from None
                 text, at = text[at:]+more, 0
 
+# %% ../nbs/02a_sources.ipynb #354925d8
 def mmocr_lines(file):
     "The entries of an mmocr 1.x annotation as `Lines` of {filename, text}"
     def line(item):
@@ -319,8 +321,7 @@ class ListedSource(Source):
     def image(self, i, size=None): name = self.name(i); return open_image(self.path_of(name), name, size)
     def data(self, i): name = self.name(i); return read_file(self.path_of(name), name)
 
-    def labels(self):
-        return (self._parsed(line, number=number)[1] for number, line in self.lines.numbered())
+    def labels(self): return (self._parsed(line, number=number)[1] for number, line in self.lines.numbered())
 
     def path_of(self, name):
         "The file of the picture that is called so"
@@ -463,6 +464,10 @@ def place_of(path):
     path = Path(os.path.realpath(path))
     return path.parent if path.name == 'data.mdb' else path
 
+def is_lmdb(path):
+    "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
+    return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
+
 # %% ../nbs/02a_sources.ipynb #00000032
 class LmdbSource(Source):
     "Pictures in an LMDB with keys image-%09d from 1, label-%09d (may be absent) and num-samples"
@@ -486,37 +491,38 @@ class LmdbSource(Source):
 
     def name(self, i): return f'image-{self._at(i)+1:09d}'
 
-    def label(self, i):
-        key = f'label-{self._at(i)+1:09d}'
-        data = self._get(key)
-        try:
-            return None if data is None else data.decode('utf-8')
-        except UnicodeDecodeError:
-            raise BrokenLabel(f"{self.path}, key {key}: not UTF-8") from None
+# %% ../nbs/02a_sources.ipynb #0b8d5bb0
+@patch
+def label(self:LmdbSource, i):
+    key = f'label-{self._at(i)+1:09d}'
+    data = self._get(key)
+    try:
+        return None if data is None else data.decode('utf-8')
+    except UnicodeDecodeError:
+        raise BrokenLabel(f"{self.path}, key {key}: not UTF-8") from None
 
-    def labels(self):
-        with environment(self.place).begin() as transaction:
-            for i in range(1, self.n+1):
-                data = transaction.get(b'label-%09d' % i)
-                text = None if data is None else data.decode('utf-8', 'replace')
-                yield None if text is None or '\ufffd' in text else text
+@patch
+def labels(self:LmdbSource):
+    with environment(self.place).begin() as transaction:
+        for i in range(1, self.n+1):
+            data = transaction.get(b'label-%09d' % i)
+            text = None if data is None else data.decode('utf-8', 'replace')
+            yield None if text is None or '\ufffd' in text else text
 
-    def data(self, i):
-        try:
-            data = self._get(self.name(i))
-        except lmdb.Error: # a damaged page of the file
-            raise BrokenImage(self.name(i), 'unreadable') from None
-        if not data:
-            raise BrokenImage(self.name(i), 'missing' if data is None else 'empty')
-        return data
+@patch
+def data(self:LmdbSource, i):
+    try:
+        data = self._get(self.name(i))
+    except lmdb.Error: # a damaged page of the file
+        raise BrokenImage(self.name(i), 'unreadable') from None
+    if not data:
+        raise BrokenImage(self.name(i), 'missing' if data is None else 'empty')
+    return data
 
-    def _get(self, key):
-        with environment(self.place).begin() as transaction:
-            return transaction.get(key.encode())
-
-def is_lmdb(path):
-    "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
-    return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
+@patch
+def _get(self:LmdbSource, key):
+    with environment(self.place).begin() as transaction:
+        return transaction.get(key.encode())
 
 # %% ../nbs/02a_sources.ipynb #00000036
 class View(Source):
@@ -687,10 +693,6 @@ class CacheSource(Source):
             raise BrokenImage(self.name(i), reasons[self.codes[i]])
         return Image.fromarray(self.images[i].transpose(1, 2, 0))
 
-def is_cache(path):
-    "True when `path` is a folder that `mnsp data cache` made"
-    return (path/'cache.json').is_file()
-
 # %% ../nbs/02a_sources.ipynb #00000042
 text_columns = 'text', 'label', 'word', 'transcription', 'ground_truth', 'gt', 'caption'
 
@@ -826,6 +828,7 @@ class StreamSource:
                 data = e
             yield name, data, row[self.text] if self.labelled else None
 
+# %% ../nbs/02a_sources.ipynb #f74c8a30
 def hf_stream(
     path,   # 'hf:owner/name', parquet, or a folder of `save_to_disk`
     split=None,
@@ -863,6 +866,7 @@ def rendered(
     except TypeError as e:
         raise DataError(f"rendered: {e}; the fields are those of World") from None
 
+# %% ../nbs/02a_sources.ipynb #0021a7f6
 def first_key(path):
     "The first key of a JSON object in a file, '' when there is none"
     with open(path, encoding='utf-8-sig', errors='replace') as f:
@@ -897,6 +901,10 @@ def open_description(path):
         raise DataError(f"{path}: {type(e).__name__} {e}; see the examples in the documentation of sources") from None
 
 # %% ../nbs/02a_sources.ipynb #0000004c
+def is_cache(path):
+    "True when `path` is a folder that `mnsp data cache` made"
+    return (path/'cache.json').is_file()
+
 def many_below(path):
     "Several LMDBs, or several annotation files, in a folder without a list or pictures of its own"
     if not path.is_dir() or any((path/n).is_file() for n in lists):
