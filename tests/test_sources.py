@@ -24,7 +24,7 @@ from mnsp.data import (
     open_words,
     word_loader,
 )
-from mnsp.pretrain import Pretrainer, mae, pretrain
+from mnsp.pretrain import Pretrainer, mae
 from mnsp.sources import (
     CacheSource,
     Concat,
@@ -44,6 +44,7 @@ from mnsp.sources import (
     picture,
     split_source,
 )
+from mnsp.training import pretrain
 
 datasets = pytest.importorskip('datasets', reason='the library `datasets` is optional')
 
