@@ -40,7 +40,7 @@ class PretrainConfig:
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
     guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
     mask: str = 'random' # 'random', 'block' or 'span'
-    mask_ratio: float = .8
+    mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
     align: float = 1. # weight of the alignment loss, which needs a guide
     align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
@@ -49,6 +49,10 @@ class PretrainConfig:
         if self.mask not in masks: raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
         if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
             raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
+        if not isinstance(self.mask_ratio, (int, float)):
+            object.__setattr__(self, 'mask_ratio', tuple(self.mask_ratio))
+            if len(self.mask_ratio) != (n := self.encoder.n_scales):
+                raise ValueError(f"mask_ratio {self.mask_ratio} must have one number, or one for each of {n} scales")
         for name, known in (('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -82,7 +86,8 @@ class Pretrainer(nn.Module):
     def draw_mask(self, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
         "A fresh mask for every picture"
         cfg = self.cfg
-        return masks[cfg.mask](len(images), cfg.encoder.grid(scale), cfg.mask_ratio, self.generator, images.device)
+        ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
+        return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
 
     def forward(self,
         images: torch.Tensor, # uint8 [B, 3, H, W]

@@ -1,0 +1,65 @@
+"""Does next-scale prediction help people read? MNSP, its parts, its ancestors and its switches at equal steps.
+
+    python experiments/ablation.py                                      # two cores, about an hour and a half a seed for all
+    python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
+    python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
+
+Every arm of a seed sees the same pictures for the same number of steps; where features of a MAE are learnt, that MAE's
+steps come out of the arm's own. A row per arm and seed is appended to experiments/ablation.csv with its losses, the health
+of [cls], attention of every block, and what linear readers make of frozen and of fine-tuned features with 100, 10 and 1 % of
+the labels, on held-out words and on worn ones (and, with --data and --test, on real crops); the losses on the way go to
+ablation_curves.csv. Rows that are there are not measured again, so the script can be stopped and called again.
+`gpu` is ViT-S/4 for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads the rows.
+"""
+from dataclasses import replace
+from pathlib import Path
+
+from mnsp.nsp import mnsp_tasks, nsp_tasks
+from mnsp.pretrain import lmim, mae, mnsp
+from mnsp.study import Arm, Study, comparison_command
+
+wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
+budgets = {
+    'cpu': Study(words=4096, labelled=4096, shares=(1., .1, .01), steps=320, tune_steps=120, wear=wear),
+    'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, probe_steps=1000,
+                 tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
+}
+main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
+
+
+def arms(size):
+    "Name -> arm: the main ones, then one change to MNSP each"
+    base = replace(mnsp(size), teacher='frozen')
+    def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), mae_share=.25, **kwargs)
+    def changed(**kwargs): return learnt(replace(base, **kwargs))
+    def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
+    return {
+        'no pre-training': None,
+        'MAE': mae(size),
+        'LMIM': learnt(lmim(size)),
+        'NSP only': changed(tasks=nsp_tasks(3)),
+        'MIM + NSP': changed(align=0.),
+        'MNSP': learnt(base),
+        'target moving average': replace(base, teacher='ema'),
+        'target pixels': replace(base, teacher='pixels'),
+        'continued from the MAE': learnt(base, continued=True),
+        'align variance .1': changed(align_variance=.1),
+        'align variance 1': changed(align_variance=1.),
+        'align stop-gradient': changed(align_stop_gradient=True),
+        'align weight .1': changed(align=.1),
+        'two scales': changed(**scales(2)),
+        'two scales, ratio 4': changed(**scales(2, 4)),
+        'nsp weight .5': changed(tasks=mnsp_tasks(3, .5)),
+        'nsp weight 2': changed(tasks=mnsp_tasks(3, 2.)),
+        'coarse mask .5': changed(mask_ratio=(.5, .5, .8)),
+        'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
+        'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
+        'guided at the finest': changed(guide_at='finest'),
+        'unguided': changed(guide=None, decoder=replace(base.decoder, guided=False)),
+    }
+
+
+if __name__ == '__main__':
+    here = Path(__file__)
+    comparison_command(arms, __doc__, here.with_suffix('.csv'), budgets=budgets, every_block=True,
+                       curves=here.with_name('ablation_curves.csv'))
