@@ -60,6 +60,4 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    here = Path(__file__)
-    comparison_command(arms, __doc__, here.with_suffix('.csv'), budgets=budgets, every_block=True,
-                       curves=here.with_name('ablation_curves.csv'))
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True)

@@ -297,8 +297,8 @@ def measure(
     start = time.monotonic()
     encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
     single, last = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu'), losses[-1] if losses else {}
-    row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps), teacher_steps=arm.teacher_steps(study.steps),
-               batch_size=study.batch_size, labelled=len(data.labelled), pretrain_seconds=time.monotonic() - start)
+    row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps),
+               teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size, labelled=len(data.labelled), pretrain_seconds=time.monotonic() - start)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, single, losses
@@ -399,6 +399,7 @@ def comparison_command(
     out: Path, # CSV file, unless told otherwise
     args: list | None = None, # None: the command line's
     budgets: dict | None = None, # name -> `Study`, the first one unless told otherwise
+    curves: bool = False, # keep the losses on the way too, in OUT_curves.csv
     **options, # of `compare`
 ):
     "A comparison as a script"
@@ -422,8 +423,9 @@ def comparison_command(
     study = replace(budgets[given.budget], **{k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()})
     chosen, crops = arms(study.size), [open_source(p) for p in given.data]
     if unknown := set(given.arms or ()) - set(chosen): parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
+    losses = given.out.with_name(f'{given.out.stem}_curves.csv') if curves else None
     compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds, crops=crops, keep=given.keep,
-            tests={Path(p).name: open_source(p) for p in given.test}, say=lambda row: print(row, flush=True), **options)
+            curves=losses, tests={Path(p).name: open_source(p) for p in given.test}, say=lambda row: print(row, flush=True), **options)
 
 # %% ../nbs/21_study.ipynb #0000001a
 def show_comparison(
