@@ -4,8 +4,8 @@
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
     python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
 
-Every arm of a seed sees the same pictures for the same number of steps; where features of a MAE are learnt, that MAE's
-steps come out of the arm's own. A row per arm and seed is appended to experiments/ablation.csv with its losses, the health
+Every arm of a seed sees the same pictures for the same number of steps; where features of a MAE are learnt, that MAE takes
+half of the steps, and the method goes on from its weights. A row per arm and seed is appended to experiments/ablation.csv with its losses, the health
 of [cls], attention of every block, and what linear readers make of frozen and of fine-tuned features with 100, 10 and 1 % of
 the labels, on held-out words and on worn ones (and, with --data and --test, on real crops); the losses on the way go to
 ablation_curves.csv. Rows that are there are not measured again, so the script can be stopped and called again.
@@ -20,9 +20,9 @@ from mnsp.study import Arm, Study, comparison_command
 
 wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 budgets = {
-    'cpu': Study(words=4096, labelled=4096, shares=(1., .1, .01), steps=320, tune_steps=120, wear=wear),
-    'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, probe_steps=1000,
-                 tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
+    'cpu': Study(labelled=4096, shares=(1., .1, .01), steps=600, hidden=128, probe_steps=600, tune_steps=100, wear=wear),
+    'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
+                 probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
 
@@ -30,7 +30,7 @@ main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
 def arms(size):
     "Name -> arm: the main ones, then one change to MNSP each"
     base = replace(mnsp(size), teacher='frozen')
-    def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), mae_share=.25, **kwargs)
+    def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.5, continued=True) | kwargs)
     def changed(**kwargs): return learnt(replace(base, **kwargs))
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
     return {
@@ -42,7 +42,7 @@ def arms(size):
         'MNSP': learnt(base),
         'target moving average': replace(base, teacher='ema'),
         'target pixels': replace(base, teacher='pixels'),
-        'continued from the MAE': learnt(base, continued=True),
+        'not continued': learnt(base, continued=False),
         'align variance .1': changed(align_variance=.1),
         'align variance 1': changed(align_variance=1.),
         'align stop-gradient': changed(align_stop_gradient=True),

@@ -54,8 +54,9 @@ class Study:
     held_out: int = 512 # rendered for measuring; no word of them occurs in the others
     shares: tuple = (1.,) # of the labelled words, which the probes learn from in turn, largest first
     steps: int = 400 # of pre-training
-    probe_steps: int = 200 # of the linear layer on frozen features
-    tune_steps: int = 300 # of encoder and linear layer together
+    hidden: int = 0 # width of the probe's hidden layer; 0: a linear probe
+    probe_steps: int = 200 # of the probe on frozen features
+    tune_steps: int = 300 # of encoder and probe together
     batch_size: int = 64
     lr: float = 2e-3
     optimizer: str = 'muon'
@@ -118,20 +119,21 @@ def columns(
     return features[:, 1:].unflatten(1, grid).transpose(1, 2).flatten(2)
 
 class ColumnReader(nn.Module):
-    "An encoder and one linear layer that spells by CTC; class 0 is 'nothing'"
+    "An encoder and a small head that spells by CTC; class 0 is 'nothing'"
     def __init__(self,
         encoder: Encoder,
         charset: Charset,
+        hidden: int = 0, # width of a convolution over three columns; 0: the head is linear
     ):
         super().__init__()
         self.encoder, self.charset = encoder, charset
-        rows, _ = encoder.cfg.grid()
-        self.norm = nn.BatchNorm1d(rows * encoder.cfg.dim, affine=False)            # features of one scale, whatever the encoder
-        self.head = nn.Linear(rows * encoder.cfg.dim, len(charset) + 1)
-        nn.init.zeros_(self.head.weight)
+        width = encoder.cfg.grid()[0] * encoder.cfg.dim
+        self.norm = nn.BatchNorm1d(width, affine=False)             # features of one scale, whatever the encoder
+        first = [nn.Conv1d(width, hidden, 3, padding=1), nn.ReLU()] if hidden else []
+        self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 1, 1))
 
     def spell(self, features: torch.Tensor) -> torch.Tensor: # [B, cols, rows·D] -> [B, cols, 1 + characters] logits
-        return self.head(self.norm(features.float().transpose(1, 2)).transpose(1, 2))
+        return self.head(self.norm(features.float().transpose(1, 2))).transpose(1, 2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> [B, cols, 1 + characters] logits
         return self.spell(columns(self.encoder(images), self.encoder.cfg.grid()))
@@ -151,16 +153,17 @@ def frozen_probe(
     words: Cached, # labelled, from `StudyData`
     steps: int = 200,
     seed: int = 0,
-) -> ColumnReader:
-    "A linear layer that learns to spell from features that do not move"
+    hidden: int = 0, # of the head
+) -> ColumnReader: # in evaluation mode
+    "A head that learns to spell from features that do not move"
     torch.manual_seed(seed)
     device = next(encoder.parameters()).device
-    reader = ColumnReader(finest_encoder(encoder).eval(), words.charset).to(device)
+    reader, lr = ColumnReader(finest_encoder(encoder).eval(), words.charset, hidden).to(device), 3e-3 if hidden else 1e-2
     known, ids = encode_all(reader.encoder, words.images[words.rows]), words.targets.to(device)
-    optimizer = torch.optim.AdamW(reader.head.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(reader.head.parameters(), lr)
     for step in range(steps):
-        batch = torch.randint(len(known), (min(256, 4 * len(known)),), device=device)
-        for group in optimizer.param_groups: group['lr'] = 1e-2 * (1 - step / steps)
+        batch = torch.randint(len(known), (min(128, len(known)),), device=device)
+        for group in optimizer.param_groups: group['lr'] = lr * min(1, step / 20) * (1 - step / steps)
         loss = reader.loss(reader.spell(known[batch]), ids[batch])
         optimizer.zero_grad(); loss.backward(); optimizer.step()
     return reader.eval()
@@ -195,7 +198,7 @@ def tuned_probe(
     study: Study,
     seed: int = 0,
 ) -> ColumnReader: # the same, in evaluation mode
-    "A short fine-tuning of encoder and linear layer"
+    "A short fine-tuning of encoder and head"
     torch.manual_seed(seed)
     loader = word_loader(words, min(study.batch_size, len(words)), shuffle=True, seed=seed, drop_last=True)
     opt = make_optimizer(reader.train(), study.lr, study.optimizer, betas=(.9, .999))
@@ -269,7 +272,7 @@ def probe(
     row = {}
     for share in study.shares:
         words, few = some_of(data.labelled, share, seed), '' if share == 1 else f'_{100 * share:g}'
-        reader = frozen_probe(encoder, words, study.probe_steps, seed)
+        reader = frozen_probe(encoder, words, study.probe_steps, seed, study.hidden)
         for kind in ('frozen', 'tuned'):
             if kind == 'tuned': tuned_probe(reader, words, study, seed)
             for name, held in data.held_out.items():
@@ -298,7 +301,8 @@ def measure(
     encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
     single, last = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu'), losses[-1] if losses else {}
     row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps),
-               teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size, labelled=len(data.labelled), pretrain_seconds=time.monotonic() - start)
+               teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size, labelled=len(data.labelled),
+               pretrain_seconds=time.monotonic() - start)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, single, losses
@@ -424,8 +428,9 @@ def comparison_command(
     chosen, crops = arms(study.size), [open_source(p) for p in given.data]
     if unknown := set(given.arms or ()) - set(chosen): parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
     losses = given.out.with_name(f'{given.out.stem}_curves.csv') if curves else None
-    compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds, crops=crops, keep=given.keep,
-            curves=losses, tests={Path(p).name: open_source(p) for p in given.test}, say=lambda row: print(row, flush=True), **options)
+    tests = {Path(p).name: open_source(p) for p in given.test}
+    compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds, crops=crops, tests=tests,
+            keep=given.keep, curves=losses, say=lambda row: print(row, flush=True), **options)
 
 # %% ../nbs/21_study.ipynb #0000001a
 def show_comparison(
