@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from timm.models.vision_transformer import Block
 from torch import nn
 
+from .attend import Dropout, MultiheadAttention, SelfAttention
 from .encoder import EncoderConfig, position_table
 
 # %% ../nbs/08_decoder.ipynb #00000007
@@ -29,11 +30,11 @@ class GuidedLayer(nn.Module):
         super().__init__()
         if order not in ('sa-ca', 'ca-sa'): raise ValueError(f"order must be 'sa-ca' or 'ca-sa', got {order!r}")
         self.order = order
-        self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.multihead_attn = MultiheadAttention(dim, heads, dropout, batch_first=True)
         self.linear1, self.linear2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim, eps=1e-6) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self,
         x: torch.Tensor, # [B, M, dim] tokens being decoded
@@ -41,14 +42,14 @@ class GuidedLayer(nn.Module):
     ) -> torch.Tensor: # [B, M, dim]
         "One layer"
         if self.order == 'ca-sa' and guide is not None: x = self.look(x, guide)
-        x = self.norm1(x + self.dropout(self.self_attn(x, x, x, need_weights=False)[0]))
+        x = self.norm1(x + self.dropout(self.self_attn.look(x)))
         if self.order == 'sa-ca' and guide is not None: x = self.look(x, guide)
         hidden = nn.functional.gelu(self.linear1(x))
         return self.norm3(x + self.dropout(self.linear2(self.dropout(hidden))))
 
     def look(self, x, guide):
         "Cross-attention to the guide"
-        return self.norm2(x + self.dropout(self.multihead_attn(x, guide, guide, need_weights=False)[0]))
+        return self.norm2(x + self.dropout(self.multihead_attn.look(x, guide)))
 
 # %% ../nbs/08_decoder.ipynb #0000000a
 def fill_grid(
@@ -102,7 +103,7 @@ class Decoder(nn.Module):
         c = self.cfg
         if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
         return Block(c.dim, c.heads, c.ffn_dim / c.dim, qkv_bias=True, proj_drop=c.dropout,
-                     norm_layer=partial(nn.LayerNorm, eps=1e-6))
+                     norm_layer=partial(nn.LayerNorm, eps=1e-6), attn_layer=SelfAttention)
 
     def init_weights(self):
         "MAE's: Xavier matrices, zero biases, a small normal mask token"

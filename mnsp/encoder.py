@@ -16,6 +16,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
 
+from .attend import SelfAttention
 from .masking import visible_tokens
 from .pyramid import grid_of, scale_sizes, token_centres
 
@@ -101,8 +102,8 @@ class Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
         if cfg.n_scales > 1: self.scale_embed = nn.Parameter(torch.zeros(cfg.n_scales, cfg.dim))
         norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.Sequential(*[Block(cfg.dim, cfg.heads, cfg.mlp_ratio, qkv_bias=True, norm_layer=norm)
-                                      for _ in range(cfg.depth)])
+        self.blocks = nn.Sequential(*[Block(cfg.dim, cfg.heads, cfg.mlp_ratio, qkv_bias=True, norm_layer=norm,
+                                            attn_layer=SelfAttention) for _ in range(cfg.depth)])
         self.norm = norm(cfg.dim)
         for scale in range(cfg.n_scales):
             table = position_table(cfg.grid(scale), cfg.grid(), cfg.dim)
