@@ -1,11 +1,11 @@
 """Does next-scale prediction help people read? MNSP, its parts, its ancestors and its switches at equal steps.
 
-    python experiments/ablation.py                                      # two cores, about an hour and a half a seed for all
+    python experiments/ablation.py                                      # about half an hour of one core per seed
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
     python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
 
 Every arm of a seed sees the same pictures for the same number of steps; where features of a MAE are learnt, that MAE takes
-half of the steps, and the method goes on from its weights. A row per arm and seed is appended to experiments/ablation.csv
+three quarters of the steps, and the method goes on from its weights. A row per arm and seed is appended to experiments/ablation.csv
 with its losses, the health of [cls], attention of every block, and what small readers make of frozen and of fine-tuned
 features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data and --test, on real
 crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so the script can be
@@ -21,7 +21,7 @@ from mnsp.study import Arm, Study, comparison_command
 
 wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 budgets = {
-    'cpu': Study(labelled=4096, shares=(1., .1, .01), steps=600, hidden=128, probe_steps=600, tune_steps=100, wear=wear),
+    'cpu': Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, wear=wear),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
@@ -31,7 +31,7 @@ main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
 def arms(size):
     "Name -> arm: the main ones, then one change to MNSP each"
     base = replace(mnsp(size), teacher='frozen')
-    def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.5, continued=True) | kwargs)
+    def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
     def changed(**kwargs): return learnt(replace(base, **kwargs))
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
     return {

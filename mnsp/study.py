@@ -280,7 +280,7 @@ def probe(
         if share == max(study.shares): row |= {f'tuned_ned_{k}': v for k, v in worn(reader, data, study.wear).items()}
     return row
 
-def worn(reader: ColumnReader, data: StudyData, names: tuple, severities: tuple = (.2, .4)) -> dict: # family -> percent
+def worn(reader: ColumnReader, data: StudyData, names: tuple, severities: tuple = (.3,)) -> dict: # family -> percent
     "Edit similarity on worn pictures of the held-out words, mean over severities"
     words = data.held_out['']
     def ned(name, severity): return grade(reader, words, data.max_len, corrupt(words.images, name, severity))['ned']
@@ -295,7 +295,7 @@ def measure(
     seed: int = 0,
     teacher: Encoder | None = None,
     every_block: bool = False, # attention of each block, not just the last
-) -> tuple: # a row of plain values, the encoder at one scale, the rows of its losses
+) -> tuple: # a row of plain values, the encoder, the rows of its losses
     "Pre-train an arm and measure it"
     start = time.monotonic()
     encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
@@ -305,7 +305,7 @@ def measure(
                pretrain_seconds=time.monotonic() - start)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, single, losses
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, encoder, losses
 
 # %% ../nbs/21_study.ipynb #00000016
 def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty as None
@@ -361,7 +361,7 @@ def compare(
             if n and n not in teachers:
                 teachers[n] = pretrain_arm(Arm(mae(study.size)), words, replace(study, steps=n), seed)[0]
             row, encoder, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block)
-            if keep: save_model(encoder, Path(keep) / f'{name}-{seed}'.replace(' ', '-'))
+            if keep: save_model(encoder, Path(keep) / f'{name}-{seed}'.replace(' ', '-'), dict(arm=name, seed=seed))
             if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
             append_rows(path, [row | facts])
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
