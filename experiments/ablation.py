@@ -4,12 +4,12 @@
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
     python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
 
-Every arm of a seed sees the same pictures for the same number of steps; where features of a MAE are learnt, that MAE takes
-three quarters of the steps, and the method goes on from its weights. A row per arm and seed is appended to experiments/ablation.csv
-with its losses, the health of [cls], attention of every block, and what small readers make of frozen and of fine-tuned
-features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data and --test, on real
-crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so the script can be
-stopped and called again.
+Every arm of a seed sees the same pictures for the same number of steps. Where features of a MAE are learnt, that MAE takes
+three quarters of the steps, and the method goes on from its weights. A row per arm and seed is appended to
+experiments/ablation.csv with its losses, the health of [cls], attention of every block, and what small readers make of
+frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
+and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
+the script can be stopped and called again.
 `gpu` is ViT-S/4 for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads the rows.
 """
 from dataclasses import replace
