@@ -39,7 +39,7 @@ def measure(name, seed, steps, words):
     order = dict(sampler=ShortFirst(label_lengths(data), seed)) if options['short_first'] else dict(shuffle=True)
     loader = word_loader(data, 64, seed=seed, **order)
     rows = finetune(model, loader, decay=1., warmup=.05, clip=1., steps=steps, seed=seed, bar=name, **options).history.rows
-    result = evaluate(model.read, {'held out': SynthWords(world, 500, seed=1, split='valid')}, bar=False)
+    result = evaluate(model.read_batch, {'held out': SynthWords(world, 500, seed=1, split='valid')}, bar=False)
     return dict(variant=name, seed=seed, steps=steps, read=round(result.avg, 1), loss=rows[-1]['loss'],
                 pictures_per_second=round(64 * rows[-1]['step'] / rows[-1]['seconds']))
 

@@ -44,7 +44,7 @@ def strengths():
 def read_share(model, images, texts, strength, seed):
     "Words read right (WAICS, percent)"
     if strength: images = GuidanceView(strength)(images, torch.Generator().manual_seed(seed))
-    readings = [text for part in images.split(250) for text, _ in model.read(part)]
+    readings = [text for part in images.split(250) for text, _ in model.read_batch(part)]
     return 100 * sum(map(is_waics, readings, texts)) / len(texts)
 
 

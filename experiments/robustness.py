@@ -37,7 +37,7 @@ def main():
     results = {}
     for name, folder in args.models:
         model = load_model(folder, 'Recognizer')
-        results[name] = robustness(model.read, source, args.severities, args.families, args.seed, args.n,
+        results[name] = robustness(model.read_batch, source, args.severities, args.families, args.seed, args.n,
                                    size=model.cfg.encoder.img_size)
         print(f'{name}\n{results[name].table()}\n', flush=True)
     if args.out: args.out.write_text(json.dumps({k: r.to_dict() for k, r in results.items()}, indent=1) + '\n')

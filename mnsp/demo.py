@@ -105,7 +105,7 @@ class ReadingCurve(Callback):
     def before_fit(self): self.start = time.monotonic()
     def after_batch(self):
         if self.train_iter % self.every: return
-        pairs = zip(self.model.read(self.images), self.texts)
+        pairs = zip(self.model.read_batch(self.images), self.texts)
         right = sum(is_waics(pred, true) for (pred, _), true in pairs)
         self.rows.append(dict(step=self.train_iter, seconds=round(time.monotonic() - self.start, 1),
                               read=round(100 * right / len(self.texts), 1)))
@@ -327,7 +327,7 @@ def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say)
     if run.stopped: say(f'interrupted while {run.stopped}; keeping what there is')
     hub.save_model(run.pretrainer, out / 'pretrained')
     if run.recognizer: hub.save_model(run.recognizer, out, dict(trained_on=run.data.about))
-    evaluation = evaluate(run.recognizer.cpu().read, sources, bar=bar) if run.recognizer and sources else None
+    evaluation = evaluate(run.recognizer.cpu().read_batch, sources, bar=bar) if run.recognizer and sources else None
     attention = measure_attention(run)
     numbers = metrics(run, evaluation, attention, time.monotonic() - start)
     hub.write_atomically(out / 'metrics.json', lambda p: p.write_text(json.dumps(numbers, indent=1), encoding='utf-8'))

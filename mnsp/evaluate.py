@@ -259,7 +259,7 @@ def _read(reader, dataset, batch_size, workers, device, bar, name):
 
 # %% ../nbs/14_evaluate.ipynb #00000021
 def read_words(
-    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read`
+    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
     sources: dict, # name -> labelled source
     batch_size: int = 64, # pictures read at once
     size: tuple = (32, 128), # (height, width) the reader wants
@@ -310,7 +310,7 @@ def score_readings(
 
 # %% ../nbs/14_evaluate.ipynb #00000023
 def evaluate(
-    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read`
+    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
     sources: dict, # name -> labelled source
     batch_size: int = 64, # pictures read at once; the result does not depend on it
     size: tuple = (32, 128), # (height, width) the reader wants

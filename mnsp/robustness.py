@@ -265,7 +265,7 @@ def load_words(
 
 @torch.no_grad()
 def robustness(
-    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read`
+    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
     source, # labelled source, or (images uint8 [n,3,H,W], labels)
     severities: tuple = (.2, .4, .6, .8, 1.), # 0 is measured besides
     names: tuple | None = None, # of families; None: all

@@ -201,7 +201,7 @@ def test_a_recogniser_reads_the_same_in_parts():
     from mnsp.recognizer import Recognizer, recognizer_tiny
     torch.manual_seed(0)
     model, sources = Recognizer(recognizer_tiny(max_len=5)).eval(), two_sets()
-    whole = e.evaluate(model.read, sources, bar=False)
-    parts = e.merge_readings([e.read_words(model.read, sources, bar=False, part=(r, 2)) for r in (0, 1)], sources)
+    whole = e.evaluate(model.read_batch, sources, bar=False)
+    parts = e.merge_readings([e.read_words(model.read_batch, sources, bar=False, part=(r, 2)) for r in (0, 1)], sources)
     assert [r.pred for r in parts.readings] == [r.pred for r in whole.readings] and parts.sets == whole.sets
     assert [r.confidence for r in parts.readings] == pytest.approx([r.confidence for r in whole.readings], rel=1e-3)
