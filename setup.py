@@ -15,6 +15,10 @@ package = settings["lib_path"]
 def lines(key): return [line.strip() for line in settings[key].splitlines() if line.strip()]
 
 
+# X_requirements are the extra X; dev has them all.
+extras = {key.removesuffix("_requirements"): lines(key) for key in settings if key.endswith("_requirements")}
+
+
 def version():
     "The `__version__` of the package, or an error that says where it should be."
     path = root/package/"__init__.py"
@@ -39,10 +43,7 @@ setup(
     include_package_data=True,
     zip_safe=False,
     install_requires=lines("requirements"),
-    extras_require={
-        "dev": lines("dev_requirements") + lines("docs_requirements"),
-        "docs": lines("docs_requirements"),
-    },
+    extras_require={**extras, "dev": [line for extra in extras.values() for line in extra]},
     entry_points={
         "console_scripts": lines("console_scripts"),
         "nbdev": [f"{package}={package}._modidx:d"],

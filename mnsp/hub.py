@@ -49,6 +49,7 @@ def save_model(
     model: nn.Module, # `Encoder`, `Pretrainer` or `Recognizer`
     path: str | Path, # folder, made if missing
     extra: dict | None = None, # more for config.json, such as how it was trained
+    half: bool = False, # float16: half the size; loading gives float32 again
 ) -> Path: # the folder
     "Write model.safetensors and config.json"
     path = Path(path)
@@ -57,6 +58,7 @@ def save_model(
     if config['kind'] not in _kinds:
         raise WeightsError(f"cannot save {config['kind']}: not one of {', '.join(_kinds)}")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(path / 'model.safetensors', lambda p: save_file(state, p))
     write_atomically(path / 'config.json', lambda p: p.write_text(json.dumps(config, indent=1), encoding='utf-8'))
     return path

@@ -12,6 +12,8 @@ import pytest
 
 BUILD_FILES = "settings.ini setup.py pyproject.toml constraints.txt MANIFEST.in LICENSE README.md CHANGELOG.md".split()
 
+EXTRAS = "app", "onnx", "docs", "dev"
+
 # Runs one statement in a process in which the tools of development cannot be imported.
 BLOCKED = """
 import sys
@@ -60,9 +62,11 @@ def run_blocked(installed, code, cwd):
 
 def test_wheel_holds_the_package_and_nothing_else(root, wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in ("*.py", "*.csv", "*.mplstyle")
+    kinds = "*.py", "*.csv", "*.mplstyle", "*.safetensors", "*.json"
+    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in kinds
               for path in (root/"mnsp").rglob(kind)}
-    assert wanted <= set(names) and "mnsp/published.csv" in wanted
+    assert wanted <= set(names)
+    assert {"mnsp/published.csv", "mnsp/weights/english/model.safetensors", "mnsp/weights/english/config.json"} <= wanted
     assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py"} <= set(names)
     assert any(re.fullmatch(r"mnsp-[^/]+\.dist-info/(licenses/)?LICENSE", name) for name in names)
     assert not [name for name in names if name.endswith((".ipynb", ".pyc"))]
@@ -78,6 +82,7 @@ def test_metadata_is_that_of_settings(root, installed):
     assert wanted["license"] in (metadata["License-Expression"], metadata["License"])
     needed = {re.match(r"[\w-]+", line)[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert needed == {re.match(r"[\w-]+", line)[0] for line in wanted["requirements"].split()}
+    assert set(metadata.get_all("Provides-Extra")) == set(EXTRAS)
     assert "mnsp = mnsp.cli:main" in (info/"entry_points.txt").read_text(encoding="utf-8")
 
 
@@ -85,9 +90,9 @@ def test_constraints_are_pins_without_addresses(root):
     lines = [line for line in (root/"constraints.txt").read_text(encoding="utf-8").splitlines()
              if line and not line.startswith("#")]
     assert not [line for line in lines if not re.fullmatch(r'[\w-]+==[\w.]+( ; python_version >= "3\.\d+")?', line)]
-    pinned = {line.partition("==")[0] for line in lines}
-    for key in ("requirements", "dev_requirements", "docs_requirements"):
-        assert {re.match(r"[\w-]+", line)[0] for line in settings(root)[key].split()} <= pinned
+    pinned = {line.partition("==")[0].replace("-", "_") for line in lines}
+    for key in ("requirements", *(f"{extra}_requirements" for extra in EXTRAS)):
+        assert {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in settings(root)[key].split()} <= pinned
 
 
 def test_imports_without_tools_of_development(installed, tmp_path):
@@ -109,3 +114,15 @@ def test_help_without_tools_of_development(installed, tmp_path):
     done = run_blocked(installed, code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_reads_with_the_packaged_weights(installed, tmp_path):
+    "Three lines, as in the README; the package itself is imported in no time"
+    code = ("import mnsp; assert 'torch' not in sys.modules\n"
+            "from mnsp import Recognizer\n"
+            "from PIL import Image, ImageDraw\n"
+            "picture = Image.new('RGB', (90, 30), 'white'); ImageDraw.Draw(picture).text((30, 8), 'word', 'black')\n"
+            "reader = Recognizer.from_pretrained(); print(repr(reader.read(picture)), reader.__class__.__module__)")
+    done = run_blocked(installed, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Reading(text='") and done.stdout.strip().endswith("mnsp.reading")
