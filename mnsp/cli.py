@@ -233,7 +233,7 @@ def evaluate(
     sources = _to_evaluate(data, union14m, subset)
     with e.joined() as (rank, world):
         score, bar = e.evaluate_distributed if world > 1 else e.evaluate, not (as_json or rank)
-        result = score(model.read, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=bar, rules=compare,
+        result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=bar, rules=compare,
                        workers=workers)
     if rank: return
     if pictures: _draw(result, sources, pictures)
@@ -261,7 +261,7 @@ def read(
         if not found: raise ValueError(f"{path}: no pictures in it")
         files += found
     dataset = WordDataset(FileSource(files), size=model.cfg.encoder.img_size, on_broken='blank', max_broken=1.)
-    answers = [answer for images, _ in word_loader(dataset, batch_size) for answer in model.read(images)]
+    answers = [answer for images, _ in word_loader(dataset, batch_size) for answer in model.read_batch(images)]
     failed = dict(dataset.broken())
     for name, (text, confidence) in zip(dataset.source.files, answers):
         if name in failed: typer.echo(f'{name}\t\tcannot be read: {failed[name]}', err=True)
