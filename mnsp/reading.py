@@ -72,7 +72,7 @@ def to_picture(
 ) -> Image.Image: # RGB, upright
     "One picture of whatever kind; a DataError says what is wrong with it"
     if isinstance(item, str) and re.match(r'[a-zA-Z][\w+.-]+://', item):
-        if not item.lower().startswith(('http://', 'https://')): raise DataError(f"{item}: only http and https are fetched")
+        if not re.match('https?:', item, re.I): raise DataError(f"{item}: only http and https are fetched")
         if not urls: raise DataError(f"{item} is an address, and nothing is fetched unless asked for: pass urls=True")
         return open_image(io.BytesIO(fetch(item)), item)
     if isinstance(item, (str, Path)):
@@ -143,7 +143,7 @@ class Character:
     confidence: float
     x: float # in pixels of the turned picture
     y: float
-    look: np.ndarray | None = field(default=None, compare=False, repr=False) # float32 (rows, cols): attention in its window
+    look: np.ndarray | None = field(default=None, compare=False, repr=False) # float32 (rows, cols), in its window
     box: tuple = () # its window
 
 def alike(a: Character, b: Character, width: float) -> float: # 2: the same at the same place; below 0: too far apart
@@ -197,7 +197,7 @@ class Reading:
     positions: tuple = () # (x, y) of every character's centre, pixels of the picture as given
     rotation: int = 0 # by how many degrees counter-clockwise the picture was turned to be read
     windows: tuple = () # (left, top, right, bottom) in the turned picture; one, unless the line was long
-    looks: tuple = field(default=(), compare=False, repr=False) # with `attention`: (box, float32 (rows, cols)) per character
+    looks: tuple = field(default=(), compare=False, repr=False) # with `attention`: (box, float32 (rows, cols)) each
 
     def __str__(self): return self.text
 
@@ -223,10 +223,12 @@ Recognizer.from_pretrained("this folder or repository").read("word.jpg")
 ```
 """
 
-class Recognizer(Network, PyTorchModelHubMixin, library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card):
+_about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
+
+class Recognizer(Network, PyTorchModelHubMixin, **_about):
     "The recogniser with all that people need to read pictures"
-    def __init__(self, cfg: RecognizerConfig = RecognizerConfig(), note: str = ''):
-        super().__init__(cfg)
+    def __init__(self, cfg: RecognizerConfig | None = None, note: str = ''):
+        super().__init__(cfg or RecognizerConfig())
         self.note = note # what its users should know, kept in config.json
 
     @classmethod
@@ -239,13 +241,13 @@ class Recognizer(Network, PyTorchModelHubMixin, library_name='mnsp', pipeline_ta
         reader.load_state_dict(network.state_dict())
         return reader.to(next(network.parameters()).device).eval()
 
-    def _save_pretrained(self, save_directory): hub.save_model(self, save_directory, dict(note=self.note) if self.note else {})
+    def _save_pretrained(self, save_directory):
+        hub.save_model(self, save_directory, dict(note=self.note) if self.note else {})
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, token=None, revision=None, cache_dir=None, force_download=False, local_files_only=False):
+    def _from_pretrained(cls, *, model_id, **kwargs):
         folder = model_id if Path(model_id).exists() else snapshot_download(
-            model_id, allow_patterns=['config.json', 'model.safetensors'], token=token, revision=revision, cache_dir=cache_dir,
-            force_download=force_download, local_files_only=local_files_only)
+            model_id, allow_patterns=['config.json', 'model.safetensors'], **kwargs)
         note = hub.read_config(folder).get('note', '') if Path(folder).is_dir() else ''
         return cls.from_network(hub.load_model(folder, 'Recognizer'), note)
 
@@ -254,8 +256,8 @@ def packaged_weights() -> Path: # folder
     "The weights that come with the package"
     return Path(str(files('mnsp'))) / 'weights' / 'english'
 
-_not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a published recogniser's file, "
-              "or owner/name of a model on the Hugging Face Hub")
+_not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a published recogniser's "
+              "file, or owner/name of a model on the Hugging Face Hub")
 
 @patch(cls_method=True)
 def from_pretrained(cls:Recognizer,
@@ -267,7 +269,8 @@ def from_pretrained(cls:Recognizer,
     if Path(path).exists(): return cls._from_pretrained(model_id=str(path))
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)): raise hub.WeightsError(_not_found.format(path, ''))
     try: return super(Recognizer, cls).from_pretrained(str(path), **kwargs)
-    except OSError as e: raise hub.WeightsError(_not_found.format(path, f", nor could it be fetched ({type(e).__name__})")) from e
+    except OSError as e:
+        raise hub.WeightsError(_not_found.format(path, f", nor could it be fetched ({type(e).__name__})")) from e
 
 # %% ../nbs/17a_reading.ipynb #00000019
 def centres(
