@@ -148,7 +148,9 @@ def room_page(notebook, short):
     if short: title += f"\nThe code of this room is the module [mnsp.{short}](/api/{short}.md).\n"
     cells = [shown_cell(c) for c in notebook["cells"] if c["cell_type"] != "raw"]
     cells = [c for c in cells if c["source"].strip()]
-    return {**notebook, "cells": [dict(cell_type="markdown", metadata={}, id="title", source=title), *folded(cells)]}
+    language = dict(name="python", pygments_lexer="ipython3")  # knows `!command`
+    return {**notebook, "metadata": {**notebook["metadata"], "language_info": language},
+            "cells": [dict(cell_type="markdown", metadata={}, id="title", source=title), *folded(cells)]}
 
 
 def navigation(front):
