@@ -691,10 +691,11 @@ def open_words(
     rank=0,       # this process, of …
     world=1,      # … so many; both concern streams, the order of others is dealt out by `word_loader`
     seed=0,       # of the order of a stream, and of substitutes
+    n=1_000_000,  # items of a stream that does not say how many it has; only schedules by epochs depend on it
     **kwargs,     # of `WordDataset` or `WordStream`
 ):                # `WordStream`, or `WordDataset`
     "The data of a run by their paths, ready for `word_loader`"
     if not stream: return WordDataset(Concat([open_source(p) for p in paths]), seed=seed, **kwargs)
     streams = [open_stream(p, rank=rank, world=world, shuffle=1000, seed=seed) for p in paths]
-    weights = None if len(streams) == 1 or None in (sizes := [s.n for s in streams]) else sizes
-    return WordStream(streams[0] if len(streams) == 1 else MixedStream(streams, weights, seed), seed=seed, **kwargs)
+    sizes = [s.n or n for s in streams]
+    return WordStream(MixedStream(streams, sizes, seed, sum(sizes)), seed=seed, **kwargs)

@@ -1,10 +1,16 @@
 "Every kind of source, on small real files made here; every oddity of a picture file"
+import http.server
 import importlib
 import io
 import json
 import os
 import pickle
+import re
 import struct
+import subprocess
+import sys
+import threading
+import zlib
 from itertools import islice
 
 import lmdb
@@ -449,7 +455,7 @@ def test_splits_are_asked_for(table, tmp_path):
 
 
 def test_hub_name_reaches_the_library(table, monkeypatch):
-    "Without a network: what would be asked for"
+    "What is asked for (the next test asks a server)"
     asked = []
     def load_dataset(name, split, streaming):
         asked.append((name, split, streaming))
@@ -457,6 +463,67 @@ def test_hub_name_reaches_the_library(table, monkeypatch):
     monkeypatch.setattr(datasets, 'load_dataset', load_dataset)
     assert len(open_source('hf:somebody/words')) == len(open_source('hf:somebody/words:test')) == 12
     assert asked == [('somebody/words', None, False), ('somebody/words', 'test', False)]
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    "As much of the hub's interface as reading somebody/words takes, on this machine; `files`: name → bytes"
+    commit = '0'*40
+    def log_message(self, *args): pass
+    def do_HEAD(self): self.do_GET()
+
+    def answer(self, body, status=200, **headers):
+        self.send_response(status)
+        for key, value in {'Content-Length': str(len(body)), **headers}.items():
+            self.send_header(key.replace('_', '-'), value)
+        self.end_headers()
+        if self.command != 'HEAD':
+            self.wfile.write(body)
+
+    def do_GET(self):
+        path = self.path.partition('?')[0]
+        about = [dict(type='file', path=name, size=len(data), oid='1'*40) for name, data in self.files.items()]
+        if path.endswith('/tree/'+self.commit):
+            self.answer(json.dumps(about).encode())
+        elif '/resolve/' in path and (name := path.rpartition('/')[2]) in self.files:
+            data = self.files[name]
+            known = dict(ETag=f'"{zlib.crc32(data)}"', X_Repo_Commit=self.commit, Accept_Ranges='bytes')
+            found = re.match(r'bytes=(\d+)-(\d+)', self.headers.get('Range') or '')
+            a, b = (int(found[1]), min(int(found[2]), len(data)-1)) if found else (0, len(data)-1)
+            part = dict(Content_Range=f'bytes {a}-{b}/{len(data)}') if found else {}
+            self.answer(data[a:b+1], 206 if found else 200, **known, **part)
+        elif path in ('/api/datasets/somebody/words', f'/api/datasets/somebody/words/revision/{self.commit}'):
+            self.answer(json.dumps(dict(id='somebody/words', sha=self.commit, private=False, gated=False, tags=[],
+                                        siblings=[dict(rfilename=name) for name in self.files])).encode())
+        else:
+            self.answer(b'{}', 404, X_Error_Code='EntryNotFound')
+
+
+def test_a_data_set_of_the_hub_opened_and_streamed(tmp_path):
+    "Over HTTP, in a process that has the address of the server above for the hub's"
+    rows = dict(image=[dict(bytes=grey(i), path=None) for i in range(30)], text=[f'w{i}' for i in range(30)])
+    table = datasets.Dataset.from_dict(rows).cast_column('image', datasets.Image(decode=False))
+    Hub.files = {'README.md': b'---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: text\n'
+                              b'    dtype: string\n  splits:\n  - name: train\n    num_examples: 30\n---\n'}
+    for k in range(3):
+        table.shard(3, k).to_parquet(tmp_path/'part.parquet')
+        Hub.files[f'train-{k:05d}-of-00003.parquet'] = (tmp_path/'part.parquet').read_bytes()
+    code = """if True:
+        from mnsp.data import open_source, open_words, word_loader
+        loader = word_loader(open_words(['hf:somebody/words:train'], stream=True), 8, workers=2)
+        print(len(loader), sum(len(x) for x, _ in loader))
+        whole = open_source('hf:somebody/words')
+        print(len(whole), whole.label(7), whole[7][0].getpixel((0, 0)))"""
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300, cwd=tmp_path, env={
+            **os.environ, 'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}', 'HF_HUB_OFFLINE': '0', 'no_proxy': '*',
+            'HF_HOME': str(tmp_path/'home'), 'PYTHONPATH': os.pathsep.join(sys.path)})
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ['4 30', '30 w7 (7, 7, 7)']
 
 
 def test_without_the_library(tmp_path, monkeypatch):
