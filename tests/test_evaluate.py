@@ -38,6 +38,8 @@ CASES = [
     ('!?', 'a', 0, 0, 0, 0),
     ('a', '', 0, 0, 0, 0),                                  # nothing read
     ('-', '', 1, 0, 0, 0),
+    ('', '', 1, 1, 1, 1),                                   # an empty label, as sets of signs without text have
+    ('', 'a', 0, 0, 0, 0),
     ('café', 'cafe', 0, 0, 0, 3/4),                         # é is dropped, e is not: caf against cafe
     ('café', 'CAFÉ', 1, 1, 0, 0),
     ('１２', '12', 0, 0, 0, 0),                               # full-width digits are no 0-9
