@@ -3,7 +3,7 @@
     python experiments/data_speed.py            # about a minute; writes experiments/data_speed.csv
 
 Rates are pictures per second of processor time in one process on one core, the best of some passes over 2000 JPEG crops
-(rendered words of 30 to 250 pixels width). The machine matters, so each has its ratio to a bare loop in the same run:
+(rendered words of 30 to 250 pixels width; the library `datasets` is needed for parquet). The machine matters, so each has its ratio to a bare loop in the same run:
 Pillow decodes bytes that lie in memory, resizes (bicubic) and makes an array, nothing else. The ten million are simulated:
 a JSON-lines file with that many entries, an LMDB that says it has so many, a source that repeats one picture; seconds are
 those to the first batch, memory is what a fresh process holds after 21 batches beyond the same process with a hundred
@@ -20,13 +20,25 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import datasets
 import lmdb
 import numpy as np
 import torch
 from PIL import Image
 
 from mnsp.charset import english
-from mnsp.data import Cached, Concat, FolderSource, ListedSource, LmdbSource, Mixture, WordDataset, word_loader
+from mnsp.data import (
+    Cached,
+    Concat,
+    FolderSource,
+    ListedSource,
+    LmdbSource,
+    Mixture,
+    WordDataset,
+    open_source,
+    open_words,
+    word_loader,
+)
 from mnsp.sources import CacheSource
 from mnsp.stores import cache, convert
 from mnsp.synth import SynthWords, varied_world
@@ -81,6 +93,7 @@ def rates(folder):
     write_lmdb(folder/'words.lmdb', items)
     source = LmdbSource(folder/'words.lmdb')
     convert(source, folder/'words', bar=False)
+    convert(source, folder/'words.parquet', bar=False)
     cache(source, folder/'words.cache', bar=False)
     stored = CacheSource(folder/'words.cache')
     unlabelled, labelled = (Cached(WordDataset(source, charset=c), bar=False) for c in (None, english))
@@ -88,6 +101,9 @@ def rates(folder):
     yield 'LMDB of JPEGs → batches', rate(through_loader(WordDataset(source)))
     yield 'LMDB of JPEGs → batches with ids', rate(through_loader(WordDataset(source, charset=english)))
     yield 'folder of JPEGs → batches', rate(through_loader(WordDataset(FolderSource(folder/'words'))))
+    yield 'parquet → batches', rate(through_loader(WordDataset(open_source(folder/'words.parquet'))))
+    yield 'parquet, streamed', rate(through_loader(open_words([folder/'words.parquet'], stream=True)))
+    yield 'LMDB of JPEGs, streamed', rate(through_loader(open_words([folder/'words.lmdb'], stream=True)))
     yield 'cache on disk → batches', rate(through_loader(WordDataset(stored)))
     yield 'cache on disk, as the commands open it', rate(through_loader(WordDataset(Concat([stored]))))
     yield 'cache on disk → batches with ids', rate(through_loader(WordDataset(stored, charset=english)))
@@ -156,6 +172,8 @@ def sizes(folder):
 
 def main():
     torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0 # seconds the library waits after a shuffled stream
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder, base = Path(name), None
