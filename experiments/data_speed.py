@@ -3,11 +3,11 @@
     python experiments/data_speed.py            # about a minute; writes experiments/data_speed.csv
 
 Rates are pictures per second of processor time in one process on one core, the best of some passes over 2000 JPEG crops
-(rendered words of 30 to 250 pixels width; the library `datasets` is needed for parquet). The machine matters, so each has its ratio to a bare loop in the same run:
-Pillow decodes bytes that lie in memory, resizes (bicubic) and makes an array, nothing else. The ten million are simulated:
-a JSON-lines file with that many entries, an LMDB that says it has so many, a source that repeats one picture; seconds are
-those to the first batch, memory is what a fresh process holds after 21 batches beyond the same process with a hundred
-thousand entries (Linux only).
+(rendered words of 30 to 250 pixels width). The machine matters, so each has its ratio to a bare loop in the same run:
+Pillow decodes bytes that lie in memory, resizes (bicubic) and makes an array, nothing else. (Parquet needs the library
+`datasets`.) The ten million are simulated: a JSON-lines file with that many entries, an LMDB that says it has so many, a
+source that repeats one picture; seconds are those to the first batch, memory is what a fresh process holds after 21
+batches beyond the same process with a hundred thousand entries (Linux only).
 """
 import csv
 import io
