@@ -1,4 +1,5 @@
 """Notebooks and package -> Sphinx's sources in docs/_src: a page per notebook and, in docs/_src/api, one per module."""
+import ast
 import importlib
 import inspect
 import json
@@ -49,6 +50,7 @@ rooms = {}  # name of a notebook -> its page
 
 def linked(text):
     "Names in backticks become links: a notebook's to its page, an exported one to its description."
+    text = re.sub(r"\]\((\w+)\.html\b", lambda m: f"](/{rooms[m[1]]}" if m[1] in rooms else m[0], text)
     def link(match):
         name = (match["name"] or "").removesuffix("()")
         if name in rooms: return f"[`{name}`](/{rooms[name]})"
@@ -130,7 +132,9 @@ def shown_cell(cell):
 
 def folded(cells):
     "The cells with neighbouring ones of nothing but imports made one that is folded."
-    def imports(cell): return cell["cell_type"] == "code" and re.match(r"(import|from) ", cell["source"])
+    def imports(cell):
+        if cell["cell_type"] != "code" or not re.match(r"(import|from) ", cell["source"]): return False
+        return all(isinstance(part, (ast.Import, ast.ImportFrom)) for part in ast.parse(cell["source"]).body)
     kept = []
     for cell in cells:
         if imports(cell) and kept and imports(kept[-1]):
