@@ -271,7 +271,8 @@ def read(
 # %% ../nbs/20_cli.ipynb #00000012
 data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache and split data sets.")
 app.add_typer(data_app, name='data')
-SourceArgument = Annotated[str, typer.Argument(help="Folder, LMDB, annotation file, parquet, saved dataset or hf:owner/name.")]
+_source_help = "Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, or a JSON file with a mixture."
+SourceArgument = Annotated[str, typer.Argument(help=_source_help)]
 
 @data_app.command('check')
 def data_check(
@@ -281,7 +282,7 @@ def data_check(
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
     workers: WorkersOption = 2,
 ):
-    "Count, measure, and find broken pictures, duplicates and strange characters."
+    "Count, measure, and find broken pictures (exit code 1), duplicates and strange characters."
     from mnsp.charset import Charset, english
     from mnsp.stores import check
     found = check(source, Charset.from_file(charset) if charset else english, max_len, workers)
@@ -295,7 +296,7 @@ def data_convert(
     destination: Annotated[Path, typer.Argument(help="What to write; must not exist.")],
     kind: Annotated[Optional[str], typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
 ):
-    "Write a data set as LMDB, folder or parquet."
+    "Write a data set as LMDB, folder or parquet; interrupted and called again, it goes on."
     from mnsp.stores import convert
     typer.echo(str(convert(source, destination, kind)))
 
@@ -307,7 +308,7 @@ def data_cache(
     width: Annotated[int, typer.Option(min=1)] = 128,
     workers: WorkersOption = 2,
 ):
-    "Decode and resize once, into a memory map that trains at full speed."
+    "Decode and resize once, into a memory map for training at full speed; called again, it goes on."
     from mnsp.stores import cache
     typer.echo(str(cache(source, destination, (height, width), workers)))
 

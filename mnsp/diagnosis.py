@@ -160,9 +160,10 @@ def show_breakdown(
             error = [[max(0, g.right - g.interval[0]) for g in groups], [max(0, g.interval[1] - g.right) for g in groups]]
             ax.errorbar(x, [g.right for g in groups], error, marker='o', markersize=4, capsize=2, label=reader)
         ax.set(xticks=range(len(order)), xticklabels=[label for _, label in order], xlabel=name, ylim=(-4, 104))
+        ax.tick_params(axis='x', labelsize=7)
         ax.grid(axis='y', alpha=.3)
     axes[0].set_ylabel('right (%)')
-    axes[0].legend(loc='lower left')
+    axes[0].legend(loc='best', fontsize=8)
     return fig
 
 # %% ../nbs/14b_diagnosis.ipynb #0000001a
