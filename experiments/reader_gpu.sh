@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# A reader on a GPU in half an hour, in calls of at most ten minutes; a call that is cut off is simply made again.
+#   reader_gpu.sh RUN prepare      unpack crops, render a million words on all cores (needs RUN/packs and RUN/fonts)
+#   reader_gpu.sh RUN speed        what the card does: experiments/throughput.py
+#   reader_gpu.sh RUN pretrain     MNSP
+#   reader_gpu.sh RUN finetune     reading; make this call until it says that all steps are done
+#   reader_gpu.sh RUN package      weights in RUN/weights, validation printed
+# The steps below are for 10,000 pictures a second; scale them by what `speed` says. SIZE=nano WORDS=200 … tries it out.
+set -euo pipefail
+run=$1 size=${SIZE:-medium} words=${WORDS:-1000000} batch=${BATCH:-512} cores=${CORES:-$(nproc)}
+reader="python $(dirname "$0")/reader.py"
+case $2 in
+    prepare)
+        $reader unpack "$run" --out "$run/packs" --workers "$cores"
+        $reader render "$run" --fonts "$run/fonts" --words "$words" --per-part $((words/4)) --workers "$cores" ;;
+    speed) python "$(dirname "$0")/throughput.py" ;;
+    pretrain) $reader pretrain "$run" --size "$size" --steps "${STEPS:-4000}" --batch-size "$batch" --minutes 9 ;;
+    finetune) $reader finetune "$run" --size "$size" --steps "${STEPS:-12000}" --batch-size "$batch" --minutes 9 ;;
+    package) $reader package "$run" --size "$size" --out "$run/weights" ;;
+esac
