@@ -126,8 +126,9 @@ def shown_cell(cell):
     if cell["cell_type"] == "markdown": return {**cell, "source": linked(text)}
     skipped = [flag for flag in ("slow", "cuda") if re.search(rf"^#\|\s*{flag}\b", text, re.M)]
     code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
+    tags = ["remove-input"] if re.search(r"^#\|\s*echo:\s*false\b", text, re.M) else []
     note = f"# {' and '.join(skipped)}: runs only when asked for\n" if skipped else ""
-    return {**cell, "metadata": {}, "source": note + code}
+    return {**cell, "metadata": dict(tags=tags) if tags else {}, "source": note + code}
 
 
 def folded(cells):

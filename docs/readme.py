@@ -1,7 +1,9 @@
-"""Write README.md from nbs/index.ipynb; with --check only compare, and fail where they differ."""
+"""Write README.md and its pictures from nbs/index.ipynb; with --check only compare, and fail where they differ."""
+import base64
 import json
 import re
 import sys
+import zlib
 from difflib import unified_diff
 from pathlib import Path
 
@@ -19,10 +21,16 @@ def from_root(text):
     return re.sub(r"\]\(([^)\s]+)\)", link, text)
 
 
+def picture_name(output):
+    "Where a picture of the notebook lies, by its content."
+    return f"docs/readme-{zlib.crc32(output['data']['image/png'].encode()):08x}.png"
+
+
 def output_text(output):
-    "The plain text of one output, indented as Markdown wants it; empty for pictures."
+    "One output: a link to a picture, or plain text, indented as Markdown wants it."
     text = "".join(output.get("text") or output.get("data", {}).get("text/plain", ""))
-    if "image/png" in output.get("data", {}) or not text.strip(): return ""
+    if "image/png" in output.get("data", {}): return f"![words and what was read in them]({picture_name(output)})"
+    if not text.strip(): return ""
     return "\n".join(("    " + line).rstrip() for line in text.rstrip().splitlines())
 
 
@@ -32,6 +40,7 @@ def cell_parts(cell):
     if cell["cell_type"] == "markdown": return [from_root(source).strip()]
     if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide\b", source, re.MULTILINE): return []
     code = "\n".join(line for line in source.splitlines() if not line.startswith("#|")).strip()
+    if re.search(r"^#\|\s*echo:\s*false\b", source, re.MULTILINE): code = ""
     return [f"```python\n{code}\n```" if code else "", *map(output_text, cell.get("outputs", []))]
 
 
@@ -41,12 +50,26 @@ def readme_text(path):
     return "\n\n".join(filter(None, [header, *(part for cell in cells for part in cell_parts(cell))])) + "\n"
 
 
+def pictures(path):
+    "Name -> bytes of the notebook's pictures."
+    outputs = [o for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for o in cell.get("outputs", [])]
+    return {picture_name(o): base64.b64decode(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})}
+
+
+def write():
+    "The README and its pictures; those of before go."
+    readme.write_text(readme_text(index), encoding="utf-8")
+    for old in root.glob("docs/readme-*.png"): old.unlink()
+    for name, data in pictures(index).items(): (root/name).write_bytes(data)
+
+
 def main():
     "Write, or with --check compare."
+    if "--check" not in sys.argv[1:]: return write()
     new, old = readme_text(index), readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if "--check" not in sys.argv[1:]:
-        readme.write_text(new, encoding="utf-8")
-    elif new != old:
+    if lacking := [name for name in pictures(index) if not (root/name).exists()]:
+        sys.exit(f"README.md lacks {', '.join(lacking)}: run `make readme`")
+    if new != old:
         sys.stdout.writelines(unified_diff(old.splitlines(True), new.splitlines(True), "README.md", "nbs/index.ipynb"))
         sys.exit("README.md is not what nbs/index.ipynb says: run `make readme`")
 
