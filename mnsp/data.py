@@ -564,7 +564,7 @@ def _substitute(self:WordStream, before, rng):
         name, data, text, number = before[i]
         try:
             return self._image(name, data), number, text
-        except BrokenImage:
+        except (BrokenImage, OSError):
             pass
     return None, None, None
 
@@ -592,8 +592,8 @@ def _decoded(self:WordStream, name, data, tally):
     tally[0] += 1
     try:
         return self._image(name, data)
-    except BrokenImage as e:
-        tally[2+reasons.index(e.reason)] += 1
+    except (BrokenImage, OSError) as e:
+        tally[2+reasons.index(getattr(e, 'reason', 'unreadable'))] += 1
     seen, broken = int(tally[0]), int(tally[3:].sum())
     if seen >= 100 and broken > self.max_broken*seen:
         raise DataError(f"{broken} of {seen} pictures are broken, more than {self.max_broken:.0%}; the last: {name} "

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
+from itertools import islice
 
 import lmdb
 import numpy as np
@@ -26,6 +28,7 @@ from mnsp.data import (
     Mixture,
     Subset,
     WordDataset,
+    home,
     open_source,
     shuffled,
     split_source,
@@ -355,6 +358,29 @@ def test_processes_that_train_together_make_the_same_number_of_steps(n, world, s
     items = sum((t for p in parts for t in p), [])
     assert len(set(items)) == len(items) == n//world//size*size*world
     assert [loader.state_dict() for loader in loaders] == [dict(epoch=1, position=0, seed=0, n=n)]*world
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_weighted_mixture_is_loaded_and_resumed(folder, tmp_path, workers):
+    "A folder, an LMDB and rendered words, 1 : 2 : 5, exactly so in every epoch, in two processes, over an interruption"
+    lmdb_ = LmdbSource(write_lmdb(tmp_path/'db', [png(200+i) for i in range(30)]))
+    parts, weights = [FolderSource(folder), lmdb_, SynthWords(demo_world(), 50)], [1, 2, 5]
+    def new(rank): return word_loader(WordDataset(Mixture(parts, weights, n=160)), 10, shuffle=True, seed=4, rank=rank,
+                                      world=2, workers=workers)
+    wholes, rest = [[seen(loader) for _ in range(2)] for loader in (new(0), new(1))], []
+    for epoch in range(2):
+        items = wholes[0][epoch]+wholes[1][epoch]
+        assert sorted(items) == list(range(160))
+        mixed = new(0).dataset.source
+        assert Counter(parts.index(home(mixed, i)[0]) for i in items) == {0: 20, 1: 40, 2: 100}
+    assert wholes[0][0] != wholes[0][1]
+    first = new(0)
+    before = seen(islice(first, 3))
+    for rank in range(2):
+        second = new(rank)
+        second.load_state_dict(first.state_dict())
+        rest.append(seen(second))
+    assert [before+rest[0], wholes[1][0][30:]] == [wholes[0][0], rest[1]]
 
 
 @pytest.mark.parametrize('drop_last', [False, True])
