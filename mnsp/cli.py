@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'SeedOption', 'StepsOption', 'MinutesOption', 'EpochsOption',
-           'BatchOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'data_app', 'SourceArgument', 'demo',
-           'pretrain', 'new_log', 'finetune', 'evaluate', 'read', 'data_check', 'data_convert', 'data_cache',
+           'BatchOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'most_drawn', 'data_app', 'SourceArgument',
+           'demo', 'pretrain', 'new_log', 'finetune', 'evaluate', 'read', 'data_check', 'data_convert', 'data_cache',
            'data_split', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
@@ -244,28 +244,73 @@ def evaluate(
     if peers and not as_json: typer.echo('\n' + beside_peers(result))
 
 # %% ../nbs/20_cli.ipynb #00000010
+def _files(pictures, stdin):
+    "The paths that are asked for, one after the other"
+    from mnsp.sources import find_images
+    for path in pictures:
+        if path == '-': yield from filter(None, (line.rstrip('\r\n') for line in stdin))
+        elif Path(path).is_dir(): yield from [str(Path(path) / name) for name in find_images(path)] or [path]
+        else: yield path
+
+def _quiet_end():
+    "Whoever was reading our output has gone (`mnsp read … | head`)"
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(141)
+
+def _answer(name, reading, as_json, say): # -> is it an error?
+    "Print one answer"
+    if failed := isinstance(reading, Exception):
+        why = str(reading).removeprefix(f'{name}: ')
+        say(f'mnsp: {name} cannot be read: {why}', file=sys.stderr)
+    if as_json: say(json.dumps(dict(file=name, **(dict(error=why) if failed else reading.to_dict())), ensure_ascii=False))
+    elif not failed: say(f'{name}\t{reading.text}\t{reading.confidence:.3f}')
+    return failed
+
+def _draw_readings(path, shown):
+    "The picture of the first readings"
+    from mnsp.reading import show_readings
+    if not shown: raise ValueError(f"{path} was not written: nothing was read")
+    show_readings(*zip(*shown)).savefig(path, dpi=120, bbox_inches='tight')
+
+most_drawn = 24 # pictures on the sheet of `read --attention`
+
 @app.command()
 def read(
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files or folders, each picture one word.")],
-    weights: WeightsOption,
-    batch_size: BatchOption = 64,
+    pictures: Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line; "
+                                                       "- takes paths from stdin, one per line.")],
+    weights: Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights + " Left out: the packaged ones.")] = None,
+    as_json: Annotated[bool, typer.Option('--json', help="One JSON object a line: also places and confidences of the characters.")]
+        = False,
+    attention: Annotated[Optional[Path], typer.Option(help=f"Draw where the decoder looked in the first {most_drawn} pictures.")]
+        = None,
+    beams: Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)] = 1,
+    lexicon: Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one per line.")] = None,
+    urls: Annotated[bool, typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
+    batch_size: BatchOption = 32,
 ):
-    "Read pictures of words; prints `file TAB text TAB confidence`."
-    from mnsp import hub
-    from mnsp.data import FileSource, WordDataset, find_images, word_loader
-    model = hub.load_model(weights, 'Recognizer')
-    files = []
-    for path in pictures:
-        if not path.exists(): raise ValueError(f"{path} does not exist")
-        found = [path / name for name in find_images(path)] if path.is_dir() else [path]
-        if not found: raise ValueError(f"{path}: no pictures in it")
-        files += found
-    dataset = WordDataset(FileSource(files), size=model.cfg.encoder.img_size, on_broken='blank', max_broken=1.)
-    answers = [answer for images, _ in word_loader(dataset, batch_size) for answer in model.read_batch(images)]
-    failed = dict(dataset.broken())
-    for name, (text, confidence) in zip(dataset.source.files, answers):
-        if name in failed: typer.echo(f'{name}\t\tcannot be read: {failed[name]}', err=True)
-        else: typer.echo(f'{name}\t{text}\t{confidence:.3f}')
+    "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
+    from itertools import tee
+
+    from tqdm import tqdm
+
+    from mnsp.reading import Recognizer
+    reader = _on_device(Recognizer.from_pretrained(weights))
+    if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
+    words = lexicon.read_text(encoding='utf-8').split() if lexicon else None
+    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')   # names need not be UTF-8
+    names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
+    total, (names, given) = None if '-' in pictures else len(names), tee(names)
+    readings = reader.read_each(given, batch_size, beams, words, attention=attention is not None, urls=urls)
+    failed, shown = 0, []
+    with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
+        def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
+        try:
+            for name, reading in zip(names, readings):
+                failed += (bad := _answer(name, reading, as_json, say))
+                if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
+                bar.update()
+        except BrokenPipeError: _quiet_end()
+    if attention: _draw_readings(attention, shown)
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/20_cli.ipynb #00000012

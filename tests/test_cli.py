@@ -244,3 +244,38 @@ def test_ways_to_evaluate(tmp_path, trained, words):
     code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', iiit, '--peers')
     assert code == 0, stderr
     assert 'LMIM' in stdout and 'this result' in stdout
+
+
+def test_read_many(tmp_path, trained):
+    "A folder and paths from stdin, with a broken picture, a missing one and a name that is no UTF-8 among them"
+    folder, weights = write_words(tmp_path / 'words', 40), ('--weights', trained / 'r')
+    (folder / '7.png').write_bytes(b'no picture')
+    odd = os.fsencode(folder) + b'/odd\xff.png'
+    with open(odd, 'wb') as f: f.write((folder / '1.png').read_bytes())
+    code, stdout, stderr = run('read', folder, *weights, '--batch-size', 16)
+    assert code == 1 and 'Traceback' not in stderr
+    rows = [line.split('\t') for line in stdout.splitlines()]
+    assert len(rows) == 40 and all(len(row) == 3 for row in rows)      # 39 and the odd one
+    assert [row[0] for row in rows[:3]] == [str(folder / f'{i}.png') for i in (0, 1, 10)]
+    assert '7.png cannot be read: unreadable' in stderr
+    names = '\n'.join(map(str, [folder / '1.png', folder / 'none.png', folder / '2.png']))
+    code, stdout, stderr = run('read', '-', *weights, '--json', '--attention', tmp_path / 'a.png', input=names)
+    first, missing, last = map(json.loads, stdout.splitlines())
+    assert code == 1 and missing == dict(file=str(folder / 'none.png'), error='missing')
+    assert (first['file'], last['file']) == (str(folder / '1.png'), str(folder / '2.png'))
+    assert len(first['positions']) == len(first['confidences']) == len(first['text']) and 0 <= first['confidence'] <= 1
+    assert (tmp_path / 'a.png').stat().st_size > 1000
+
+
+def test_read_with_the_packaged_weights_and_a_lexicon(words, tmp_path):
+    lexicon = tmp_path / 'words.txt'
+    lexicon.write_text('one\ntwo\n', encoding='utf-8')
+    code, stdout, stderr = run('read', words / '0.png', words / '1.png', '--lexicon', lexicon)
+    assert code == 0, stderr
+    assert {line.split('\t')[1] for line in stdout.splitlines()} <= {'one', 'two'}
+
+
+def test_read_into_a_closed_pipe(words):
+    done = subprocess.run(f'"{sys.executable}" -m mnsp read "{words}" --batch-size 4 | head -1', shell=True, capture_output=True,
+                          text=True)
+    assert len(done.stdout.splitlines()) == 1 and 'Traceback' not in done.stderr and 'Broken pipe' not in done.stderr
