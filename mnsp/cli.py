@@ -279,10 +279,8 @@ def read(
     pictures: Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line; "
                                                        "- takes paths from stdin, one per line.")],
     weights: Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights + " Left out: the packaged ones.")] = None,
-    as_json: Annotated[bool, typer.Option('--json', help="One JSON object a line: also places and confidences of the characters.")]
-        = False,
-    attention: Annotated[Optional[Path], typer.Option(help=f"Draw where the decoder looked in the first {most_drawn} pictures.")]
-        = None,
+    as_json: Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")] = False,
+    attention: Annotated[Optional[Path], typer.Option(help="PNG file: where the decoder looked, in the first pictures.")] = None,
     beams: Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)] = 1,
     lexicon: Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one per line.")] = None,
     urls: Annotated[bool, typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,

@@ -151,5 +151,5 @@ def forward(self:Encoder,
     "Features of the visible tokens"
     x = self.tokens(images, scale)
     if mask is not None: x = visible_tokens(x, mask)
-    x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+    x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
     return self.norm(self.blocks(x))

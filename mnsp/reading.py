@@ -318,13 +318,15 @@ def _read_views(self:Recognizer, images, views, beams, words): # -> list of `_Pa
         n = written.index(cs.eos) if cs.eos in written else len(written)
         (left, top, right, bottom), p = view.box, probs[row].tolist()
         where = [(left + x * (right - left), top + y * (bottom - top)) for x, y in places[row][:n]]
-        characters = [Character(cs.decode([i]), p[t], *where[t], looks[row, t], view.box) for t, i in enumerate(written[:n])]
+        characters = [Character(cs.decode([i]), p[t], *where[t], looks[row, t], view.box)
+                      for t, i in enumerate(written[:n])]
         parts.append(_Part([c for c in characters if c.text], p[n] if n < len(written) else 1.))
     return parts
 
 def _reading(way, parts, size, attention): # -> `Reading`
     "One reading out of a way's views"
-    line, boxes, rotation = merge([p.characters for p in parts], [v.box for v in way]), tuple(v.box for v in way), way[0].rotation
+    boxes, rotation = tuple(v.box for v in way), way[0].rotation
+    line = merge([p.characters for p in parts], boxes)
     back, as_read = -rotation % 360, size[::-1] if rotation else size
     places = tuple(tuple(round(v, 1) for v in turned_point(c.x, c.y, back, as_read)) for c in line)
     confidences = tuple(c.confidence for c in line)
