@@ -610,7 +610,7 @@ class Mixture(View):
     def __init__(self,
         sources,      # list of sources
         weights=None, # shares, need not add up to 1; None: all alike
-        n=None,       # how many items; None: until every source was gone through
+        n=None,       # how many items, the first ones of each source; None: until every source was gone through
         seed=0,       # of the order
     ):
         self.sources = self.parts = list(sources)
