@@ -770,6 +770,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.encode_all': ('study.html#encode_all', 'mnsp/study.py'),
                             'mnsp.study.frozen_probe': ('study.html#frozen_probe', 'mnsp/study.py'),
                             'mnsp.study.grade': ('study.html#grade', 'mnsp/study.py'),
+                            'mnsp.study.kept_or_pretrained': ('study.html#kept_or_pretrained', 'mnsp/study.py'),
                             'mnsp.study.look_at': ('study.html#look_at', 'mnsp/study.py'),
                             'mnsp.study.measure': ('study.html#measure', 'mnsp/study.py'),
                             'mnsp.study.paired': ('study.html#paired', 'mnsp/study.py'),

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'ColumnReader', 'frozen_probe', 'encode_all', 'grade',
-           'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'look_at', 'probe', 'worn', 'measure', 'read_rows',
-           'append_rows', 'this_commit', 'compare', 'curve_row', 'spread_over_seeds', 'paired', 'comparison_command',
-           'show_comparison']
+           'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at', 'probe', 'worn',
+           'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'curve_row', 'spread_over_seeds', 'paired',
+           'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
 import argparse
 import copy
 import csv
+import json
 import subprocess
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from .encoder import Encoder
 from .evaluate import score, waics_text
 from .finetune import Augment
 from .guidance import FinetuneAugment
-from .hub import save_model
+from .hub import load_model, read_config, save_model
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
@@ -244,6 +245,31 @@ def start_from(encoder: Encoder, other: Encoder):
     lacking = encoder.load_state_dict(other.state_dict(), strict=False)
     if lacking.unexpected_keys or set(lacking.missing_keys) - {'scale_embed'}: raise ValueError(f"these do not fit: {lacking}")
 
+# %% ../nbs/21_study.ipynb #000000125
+def kept_or_pretrained(
+    name: str, # of the arm
+    arm: Arm,
+    data: StudyData,
+    study: Study,
+    seed: int = 0,
+    teacher: Encoder | None = None, # to be frozen, if the arm wants one
+    keep: str | Path | None = None, # folder of folders; None: nothing is kept
+) -> tuple: # the encoder, the rows of its losses, seconds
+    "An arm's pre-training, done or found"
+    alike = 'size', 'words', 'steps', 'batch_size', 'lr', 'optimizer'
+    asked = dict(seed=seed, arm=asdict(arm), **{k: getattr(study, k) for k in alike})
+    folder = Path(keep or '.') / f'{name}-{seed}'.replace(' ', '-')
+    if keep and (folder / 'config.json').is_file():
+        found = read_config(folder)
+        if found['asked'] != json.loads(json.dumps(asked)):
+            raise ValueError(f"{folder} holds another pre-training than the one asked for; give another folder to keep in")
+        return load_model(folder, 'Encoder'), found['losses'], found['seconds']
+    start = time.monotonic()
+    encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
+    seconds = time.monotonic() - start
+    if keep: save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
+    return encoder, losses, seconds
+
 # %% ../nbs/21_study.ipynb #000000122
 @torch.no_grad()
 def look_at(
@@ -295,17 +321,18 @@ def measure(
     seed: int = 0,
     teacher: Encoder | None = None,
     every_block: bool = False, # attention of each block, not just the last
-) -> tuple: # a row of plain values, the encoder, the rows of its losses
+    keep: str | Path | None = None, # folder for what pre-training makes
+) -> tuple: # a row of plain values, the rows of the losses
     "Pre-train an arm and measure it"
     start = time.monotonic()
-    encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
+    encoder, losses, seconds = kept_or_pretrained(name, arm, data, study, seed, teacher, keep)
     single, last = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu'), losses[-1] if losses else {}
     row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps),
                teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size, labelled=len(data.labelled),
-               pretrain_seconds=time.monotonic() - start)
+               pretrain_seconds=seconds)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, encoder, losses
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, losses
 
 # %% ../nbs/21_study.ipynb #00000016
 def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty as None
@@ -345,7 +372,7 @@ def compare(
     say=print, # told every new row
     every_block: bool = False, # attention of each block, not just the last
     curves: str | Path | None = None, # CSV file of the losses on the way
-    keep: str | Path | None = None, # folder for the pre-trained encoders
+    keep: str | Path | None = None, # folder for what pre-training makes; what is there is not done again
     **data, # of `StudyData`: world, crops, tests
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
@@ -359,9 +386,9 @@ def compare(
         for name, arm in todo.items():
             n = arm.teacher_steps(study.steps)
             if n and n not in teachers:
-                teachers[n] = pretrain_arm(Arm(mae(study.size)), words, replace(study, steps=n), seed)[0]
-            row, encoder, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block)
-            if keep: save_model(encoder, Path(keep) / f'{name}-{seed}'.replace(' ', '-'), dict(arm=name, seed=seed))
+                first, shorter = Arm(mae(study.size)), replace(study, steps=n)
+                teachers[n], *_ = kept_or_pretrained(f'MAE of {n} steps', first, words, shorter, seed, keep=keep)
+            row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep)
             if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
             append_rows(path, [row | facts])
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
