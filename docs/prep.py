@@ -42,19 +42,25 @@ def methods(cls):
     return {name: f for name, f in found.items() if f and f.__doc__ and f.__module__.startswith("mnsp.")}
 
 
-objects = {name: f"mnsp.{short}.{name}" for short, module in modules.items() for name in members(module)}
+objects = {}  # name -> modules that define it
+for _short, _module in modules.items():
+    for _name in members(_module): objects.setdefault(_name, []).append(_short)
 notebooks = {short: re.search(r"File to edit: \.\./nbs/(\S+)\.ipynb", Path(module.__file__).read_text("utf-8"))[1]
              for short, module in modules.items()}  # module -> the notebook that makes it
 rooms = {}  # name of a notebook -> its page
 
 
-def linked(text):
-    "Names in backticks become links: a notebook's to its page, an exported one to its description."
+def linked(text, here=None):
+    "Names in backticks become links: a notebook's to its page, an exported one to its description, first that of `here`."
     text = re.sub(r"\]\((\w+)\.html\b", lambda m: f"](/{rooms[m[1]]}" if m[1] in rooms else m[0], text)
+
     def link(match):
-        name = (match["name"] or "").removesuffix("()")
-        if name in rooms: return f"[`{name}`](/{rooms[name]})"
-        return f"{{py:obj}}`{match['name']} <{objects[name]}>`" if name in objects else match[0]
+        shown = match["name"] or ""
+        name = shown.removesuffix("()")
+        if name in rooms: return f"[`{shown}`](/{rooms[name]})"
+        found = objects.get(name, [])
+        if here not in found and len(found) != 1: return match[0]
+        return f"{{py:obj}}`{shown} <mnsp.{here if here in found else found[0]}.{name}>`"
     untouched = r"^(?P<fence>`{3,}).*?^(?P=fence)|^#+ [^\n]*|\[[^\]]*\]\([^)]*\)|\$[^$]*\$"
     return re.sub(rf"(?:{untouched})|(?<![`\w}}])`(?P<name>[\w./]+(?:\(\))?)`(?!`)", link, text, flags=re.M | re.S)
 
@@ -80,10 +86,11 @@ def signature(obj):
 
 def described(kind, name, obj, inside=()):
     "A class, function or method as Sphinx wants it: signature, docstring, what the comments say of each parameter."
-    said = {p: linked(text) for p, text in docments(obj, returns=True).items() if text and p not in ("self", "cls")}
+    here = obj.__module__.removeprefix("mnsp.")
+    said = {p: linked(text, here) for p, text in docments(obj, returns=True).items() if text and p not in ("self", "cls")}
     fields = [f":returns: {text}" if p == "return" else f":param {p}: {text}" for p, text in said.items()]
     fence = ":::::" if kind == "class" else ":::"
-    doc = linked(inspect.cleandoc(obj.__doc__)) if obj.__doc__ and not obj.__doc__.startswith(f"{name}(") else ""
+    doc = linked(inspect.cleandoc(obj.__doc__), here) if obj.__doc__ and not obj.__doc__.startswith(f"{name}(") else ""
     return "\n".join([f"{fence}{{py:{kind}}} {name}{signature(obj)}", "", doc, "", *fields, "", *inside, fence, ""])
 
 
@@ -95,7 +102,7 @@ def described_class(name, cls):
 def commands(app):
     "What `mnsp --help` and the help of each command say, as Markdown."
     command = typer.main.get_command(app)
-    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="mnsp", title=" ")
+    return re.sub(r"^# .*", "", get_docs_for_click(obj=command, ctx=typer.Context(command), name="mnsp"))
 
 
 def reference(short, module, room):
@@ -120,10 +127,10 @@ def front_matter(notebook):
     return yaml.safe_load(raw.strip().strip("-")) or {}
 
 
-def shown_cell(cell):
+def shown_cell(cell, here):
     "A cell without directives; those that the tests leave out say so."
     text = "".join(cell["source"])
-    if cell["cell_type"] == "markdown": return {**cell, "source": linked(text)}
+    if cell["cell_type"] == "markdown": return {**cell, "source": linked(text, here)}
     skipped = [flag for flag in ("slow", "cuda") if re.search(rf"^#\|\s*{flag}\b", text, re.M)]
     code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
     tags = ["remove-input"] if re.search(r"^#\|\s*echo:\s*false\b", text, re.M) else []
@@ -151,7 +158,7 @@ def room_page(notebook, short):
     front = front_matter(notebook)
     title = f"# {front['title']}\n\n*{linked(front.get('description', ''))}*\n"
     if short: title += f"\nThe code of this room is the module [mnsp.{short}](/api/{short}.md).\n"
-    cells = [shown_cell(c) for c in notebook["cells"] if c["cell_type"] != "raw"]
+    cells = [shown_cell(c, short) for c in notebook["cells"] if c["cell_type"] != "raw"]
     cells = [c for c in cells if c["source"].strip()]
     language = dict(name="python", pygments_lexer="ipython3")  # knows `!command`
     return {**notebook, "metadata": {**notebook["metadata"], "language_info": language},
