@@ -56,6 +56,8 @@ def arms(size):
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
         'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
         'guided at the finest': changed(guide_at='finest'),
+        'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
+        'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
         'unguided': changed(guide=None, decoder=replace(base.decoder, guided=False)),
     }
 

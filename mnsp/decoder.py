@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -75,6 +76,12 @@ class DecoderConfig:
     guided: bool = True # False: MAE's decoder, norm first, no guide
     order: str = 'sa-ca' # of the guided layers
     dropout: float = 0.
+    coarse_as: str = 'tokens' # beside the grid's; or 'memory', with the guide's; or 'queries', added to the grid's
+
+    def __post_init__(self):
+        if self.coarse_as not in ('tokens', 'memory', 'queries'):
+            raise ValueError(f"coarse_as must be 'tokens', 'memory' or 'queries', got {self.coarse_as!r}")
+        if self.coarse_as == 'memory' and not self.guided: raise ValueError("coarse_as='memory' needs a guided decoder")
 
 # %% ../nbs/08_decoder.ipynb #0000000e
 class Decoder(nn.Module):
@@ -85,7 +92,7 @@ class Decoder(nn.Module):
         out_dim: int, # values per predicted token
     ):
         super().__init__()
-        self.cfg, self.n_scales = cfg, encoder.n_scales
+        self.cfg, self.n_scales, self.grids = cfg, encoder.n_scales, [encoder.grid(k) for k in range(encoder.n_scales)]
         self.decoder_embed = nn.Linear(encoder.dim, cfg.dim)
         if cfg.guided: self.decoder_embed2 = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
@@ -121,6 +128,16 @@ def place(self:Decoder, tokens: torch.Tensor, scale: int) -> torch.Tensor:
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
 @patch
+def add_coarse(self:Decoder, coarse: torch.Tensor, scale: int, parts: list, memory: list):
+    "Put the coarse tokens where the configuration wants them; `parts`: [cls], grid"
+    tokens = self.place(self.decoder_embed(coarse[:, 1:]), scale - 1)
+    if self.cfg.coarse_as == 'tokens': parts.insert(1, tokens)
+    elif self.cfg.coarse_as == 'memory': memory.append(tokens)
+    else:
+        maps = tokens.transpose(1, 2).unflatten(2, self.grids[scale - 1])
+        parts[1] = parts[1] + F.interpolate(maps, self.grids[scale], mode='bilinear').flatten(2).transpose(1, 2)
+
+@patch
 def forward(self:Decoder,
     visible: torch.Tensor, # [B, 1 + N_visible, D] from the encoder, [cls] first
     mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
@@ -133,9 +150,9 @@ def forward(self:Decoder,
     if guide is None and self.cfg.guided and scale == self.n_scales - 1:
         raise ValueError("this decoder is guided: pass guide= at the finest scale")
     x = self.decoder_embed(visible)
-    parts = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)]
-    if coarse is not None: parts.insert(1, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1))
-    x = torch.cat(parts, 1)
-    if guide is not None: guide = self.decoder_embed2(guide)
-    for layer in self.decoder_blocks: x = layer(x, guide) if self.cfg.guided else layer(x)
+    parts, memory = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)], []
+    if guide is not None: memory.append(self.decoder_embed2(guide))
+    if coarse is not None: self.add_coarse(coarse, scale, parts, memory)
+    x, memory = torch.cat(parts, 1), torch.cat(memory, 1) if memory else None
+    for layer in self.decoder_blocks: x = layer(x, memory) if self.cfg.guided else layer(x)
     return self.decoder_pred(self.decoder_norm(x[:, -mask.shape[1]:]))
