@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'SeedOption', 'StepsOption', 'MinutesOption', 'EpochsOption',
-           'BatchOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'most_drawn', 'data_app', 'SourceArgument',
-           'demo', 'pretrain', 'new_log', 'finetune', 'evaluate', 'read', 'data_check', 'data_convert', 'data_cache',
-           'data_split', 'main']
+           'BatchOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption',
+           'WorkersOption', 'LrOption', 'OptimizerOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo',
+           'pretrain', 'finetune', 'evaluate', 'read', 'data_check', 'data_convert', 'data_cache', 'data_split', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -33,7 +33,12 @@ SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.
 StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
 MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
 EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
-BatchOption = Annotated[int, typer.Option(help="Pictures per step.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
+AccumulateOption = Annotated[int, typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
+ClipOption = Annotated[Optional[float], typer.Option(help="Largest norm of the gradient; left out: not clipped.")]
+CheckpointOption = Annotated[int, typer.Option(help="Steps between checkpoints (OUT/checkpoints; two are kept).", min=1)]
+ResumeOption = Annotated[bool, typer.Option('--resume', help="Go on from OUT's newest checkpoint, exactly; without one, start.")]
+StreamOption = Annotated[bool, typer.Option('--stream', help="Read the data through, without an index: for very large sets.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.", min=0)]
 LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: the paper's rule (base · batch / 256).")]
 OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for small models).")]
@@ -53,25 +58,36 @@ def demo(
     if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']: raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
-def _source(paths):
-    "One source out of several paths"
-    from mnsp.sources import Concat, open_source
-    return Concat([open_source(p) for p in paths])
+def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
+    "The data of a run and its loader"
+    from mnsp.data import open_words, word_loader
+    dataset = open_words(data, stream, seed=seed, **labels)
+    sampler = sampler(dataset) if sampler else None
+    full = stream or len(dataset) > batch_size                      # else the only batch would be dropped
+    return dataset, word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers, sampler=sampler,
+                                drop_last=full)
 
-def _interrupted():
-    typer.echo('interrupted; what there is was kept')
-    raise typer.Exit(130)
+def _train(train, out, save, every, resume, settings, **how):
+    "One stage with its log, its checkpoints and its weights; an interrupt keeps all of them and ends the command"
+    from mnsp.checkpoints import Checkpoints
+    from mnsp.training import History
+    stopped = None
+    keep = Checkpoints(out / 'checkpoints', every, resume=resume, settings=dict(settings, folder=out.name))
+    try: train(history=History(path=out / 'log.csv'), cbs=[keep], **how)
+    except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
+    save()
+    if stopped:
+        typer.echo(f'{stopped}; what there is was kept in {out}, and --resume goes on')
+        raise typer.Exit(130)
 
-def _pretrain(model, loader, out, bar, **how):
-    "One stage, its log and its weights; an interrupt keeps them and ends the command"
+def _pretrain(model, loader, out, bar, every, resume, settings, **how):
+    "Train and save a `Pretrainer` and its encoder"
     from mnsp import hub
-    from mnsp.training import History, pretrain
-    stopped = False
-    try: pretrain(model, loader, bar=bar, history=History(path=new_log(out)), **how)
-    except KeyboardInterrupt: stopped = True
-    hub.save_model(model, out)
-    hub.save_model(model.encoder, out / 'encoder')
-    if stopped: _interrupted()
+    from mnsp.training import pretrain
+    def save():
+        hub.save_model(model, out)
+        hub.save_model(model.encoder, out / 'encoder')
+    _train(lambda **kw: pretrain(model, loader, **kw), out, save, every, resume, settings, bar=bar, **how)
 
 _teachers = ("What is to be predicted: pixels, ema (features of a moving average), mae (two stages: a MAE is pre-trained first, "
              "for as long again, and frozen), or a pre-training's folder or published file, whose encoder is frozen. "
@@ -80,6 +96,21 @@ _teachers = ("What is to be predicted: pixels, ema (features of a moving average
 _settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, guide=strong, align=0, "
              "align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
 
+def _method(name, preset, teacher, settings):
+    "The configuration that is asked for, and the encoder of a frozen teacher"
+    from dataclasses import replace
+
+    from mnsp import hub
+    from mnsp import pretrain as p
+    methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('nano', 'tiny', 'small', 'base')
+    if name not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {name!r}")
+    if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
+    cfg = p.with_settings(methods[name](preset), settings)
+    if teacher in ('pixels', 'ema'): return replace(cfg, teacher=teacher), None
+    if teacher in (None, 'mae'): return cfg, None
+    return cfg, getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
+
+# %% ../nbs/20_cli.ipynb #00000019
 @app.command()
 def pretrain(
     data: DataOption,
@@ -88,42 +119,33 @@ def pretrain(
     preset: Annotated[str, typer.Option(help="nano, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
-    batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
+    batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
-    seed: SeedOption = 0, workers: WorkersOption = 2,
+    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
+    checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
-    from dataclasses import replace
-
     import torch
 
-    from mnsp import hub
     from mnsp import pretrain as p
-    from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
     from mnsp.training import mae_recipe
-    methods, sizes = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp), ('nano', 'tiny', 'small', 'base')
-    if method not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {method!r}")
-    if preset not in sizes: raise ValueError(f"--preset must be one of {', '.join(sizes)}, got {preset!r}")
-    cfg, frozen = p.with_settings(methods[method](preset), settings or []), None
-    if teacher in ('pixels', 'ema'): cfg = replace(cfg, teacher=teacher)
-    elif teacher not in (None, 'mae'): frozen = getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
-    dataset, out = WordDataset(_source(data), seed=seed), prepare_out(out)
-    loader = word_loader(dataset, batch_size, shuffle=True, seed=seed, workers=workers, drop_last=len(dataset) > batch_size)
-    how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs)
+    cfg, frozen = _method(method, preset, teacher, settings or [])
+    how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs, accumulate=accumulate,
+               **({} if clip is None else dict(clip=clip)))
+    asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size, stream=stream)
+    how |= dict(every=checkpoint_every, resume=resume, settings=asked)
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers), prepare_out(out)
     torch.manual_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, prepare_out(out / 'teacher'), 'mae, the teacher', recipe=mae_recipe(), **how)
         frozen = mae.encoder
+        _, loader = _words(data, stream, seed, batch_size, workers)  # from the beginning again
     _pretrain(p.Pretrainer(cfg, teacher=frozen), loader, out, method, **how)
-    if dataset.broken(): typer.echo(dataset.report())
+    if stream or dataset.broken(): typer.echo(dataset.report())
     typer.echo(f'weights are in {out}')
-
-def new_log(out: Path) -> Path: # OUT/log.csv, without what an earlier run wrote
-    "The file for the losses"
-    (out / 'log.csv').unlink(missing_ok=True)
-    return out / 'log.csv'
 
 # %% ../nbs/20_cli.ipynb #0000000c
 _encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
@@ -136,9 +158,11 @@ def finetune(
     charset: Annotated[Optional[Path], typer.Option(help="Text file of the characters to read; left out: English.")] = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out and counted.")] = 25,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
-    batch_size: BatchOption = 64, lr: LrOption = None, optimizer: OptimizerOption = 'adamw',
+    batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
     short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer.")] = 0.,
-    seed: SeedOption = 0, workers: WorkersOption = 2,
+    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
+    checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
 ):
     "Train a recogniser on labelled words, from a pre-trained encoder; OUT holds what `read` and `evaluate` need."
     import torch
@@ -146,36 +170,31 @@ def finetune(
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.charset import Charset, english
-    from mnsp.data import WordDataset, word_loader
     from mnsp.demo import prepare_out
     from mnsp.guidance import FinetuneAugment
-    from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
-    from mnsp.training import History
+    if stream and short_first: raise ValueError("--short-first needs the length of every word, which --stream does not know")
     chars = (Charset.from_file(charset) if charset else english)
-    source = _source(data)
-    if not source.labelled:
-        raise ValueError(f"{', '.join(map(str, data))}: no labels; fine-tuning needs labels.tsv or label-%09d keys")
     start = hub.load_model(encoder) if encoder else None
     start = getattr(start, 'encoder', start)
-    scan = True if short_first else None                             # the length of every word is asked for
-    dataset = WordDataset(source, charset=chars, max_len=max_len, seed=seed, scan=scan)
-    out = prepare_out(out)
+    labels = dict(charset=chars, max_len=max_len, **(dict(scan=True) if short_first else {}))
+    sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed)) if short_first else None
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), prepare_out(out)
     torch.manual_seed(seed)
-    preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
-    cfg = preset(charset=chars.chars, max_len=max_len)
-    model = recognizer_from(start, cfg) if start else Recognizer(cfg)
-    sampler = f.ShortFirst(f.label_lengths(dataset), seed) if short_first else None
-    loader = word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers, sampler=sampler,
-                         drop_last=len(dataset) > batch_size)
-    stopped = False
-    try: f.finetune(model, loader, lr, .75 if start else 1., optimizer, FinetuneAugment(strength=.5), seed=seed,
-                    short_first=short_first, steps=steps, minutes=minutes, epochs=epochs, bar='fine-tuning',
-                    history=History(path=new_log(out)))
-    except KeyboardInterrupt: stopped = True
-    hub.save_model(model, out)
-    if stopped: _interrupted()
-    if dataset.broken() or dataset.left_out: typer.echo(dataset.report())
+    model = _reader(start, chars, max_len)
+    how = dict(lr=lr, optimizer=optimizer, seed=seed, short_first=short_first, steps=steps, minutes=minutes, epochs=epochs,
+               accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
+    asked = dict(how, charset=chars.chars, max_len=max_len, batch_size=batch_size, stream=stream, from_scratch=start is None)
+    _train(lambda **kw: f.finetune(model, loader, decay=.75 if start else 1., augment=FinetuneAugment(strength=.5), **kw), out,
+           lambda: hub.save_model(model, out), checkpoint_every, resume, asked, bar='fine-tuning', **how)
+    if stream or dataset.broken() or dataset.left_out: typer.echo(dataset.report())
     typer.echo(f'weights are in {out}')
+
+def _reader(start, charset, max_len):
+    "A recogniser of the size that fits the encoder it starts from"
+    from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
+    preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
+    cfg = preset(charset=charset.chars, max_len=max_len)
+    return recognizer_from(start, cfg) if start else Recognizer(cfg)
 
 # %% ../nbs/20_cli.ipynb #0000000e
 def _to_evaluate(data, union14m, subset):
@@ -370,7 +389,7 @@ def main():
     "The `mnsp` command"
     warnings.formatwarning = lambda message, *_, **__: f'mnsp: warning: {message}\n'
     try: app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get('MNSP_TRACEBACK'): raise
         print(f'mnsp: {error}'.replace('\n', ' '), file=sys.stderr)
         sys.exit(1)

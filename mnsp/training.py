@@ -4,24 +4,31 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'lmim_recipe', 'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'JointOptimizer', 'decays',
-           'is_hidden_matrix', 'make_optimizer', 'Budget', 'TeacherUpdate', 'History', 'Progress', 'fit', 'pretrain',
-           'following', 'show_losses']
+           'is_hidden_matrix', 'make_optimizer', 'SafeStep', 'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate',
+           'write_atomically', 'write_rows', 'read_log', 'History', 'Progress', 'Interrupt', 'fit', 'default_device',
+           'accumulated', 'pretrain', 'following', 'show_losses']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
+import os
+import signal
+import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as dist
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, combine_scheds
-from fastai.callback.training import GradientClip
+from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
+from fastai.torch_core import get_model
+from safetensors import SafetensorError
 from fastai.optimizer import OptimWrapper
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -81,22 +88,26 @@ def autocast(device: torch.device | str):
 # %% ../nbs/11a_training.ipynb #0000000c
 class Autocast(Callback):
     "Forward pass and loss under `autocast`, on any device"
-    order = -5
+    order, context = -5, None
     def before_batch(self):
         self.context = autocast(next(self.model.parameters()).device)
         self.context.__enter__()
-    def after_loss(self): self.context.__exit__(None, None, None)
+    def after_loss(self):
+        if self.context: self.context.__exit__(None, None, None)
+        self.context = None
     def after_cancel_batch(self): self.after_loss()
 
 # %% ../nbs/11a_training.ipynb #00000010
 class JointOptimizer:
-    "Several optimizers that step as one"
-    state = None
+    "Several optimizers that step as one, or not at all when `bad` is 1"
+    state, bad = None, None
     def __init__(self, *parts): self.parts = parts
     @property
     def param_groups(self): return [g for part in self.parts for g in part.param_groups]
     def step(self, closure=None):
-        for part in self.parts: part.step()
+        for part in self.parts:
+            if part.defaults.get('fused'): part.found_inf = self.bad        # looked at on the device
+            if part.defaults.get('fused') or self.bad is None or not self.bad.item(): part.step()
     def zero_grad(self, set_to_none=True):
         for part in self.parts: part.zero_grad(set_to_none)
     def state_dict(self): return [part.state_dict() for part in self.parts]
@@ -136,75 +147,227 @@ def make_optimizer(
     return OptimWrapper(opt=JointOptimizer(*parts))
 
 # %% ../nbs/11a_training.ipynb #00000015
-class Budget(Callback):
-    "Stop after so many minutes or steps; schedules follow"
-    order, run_valid = 90, False
-    def __init__(self, minutes: float | None = None, steps: int | None = None): self.minutes, self.steps = minutes, steps
-    def before_fit(self): self.start = time.monotonic()
-    def before_train(self): self.learn.pct_train = min(1., self.used())
-    def after_batch(self):
-        self.learn.pct_train = min(1., self.used())
-        if self.used() >= 1: raise CancelFitException()
-    def used(self) -> float: # share of the budget
-        if self.steps is not None: return self.train_iter / self.steps
-        return (time.monotonic() - self.start) / (60 * self.minutes)
+class SafeStep(Callback):
+    "Clip the gradient; skip a step whose loss or gradient is not finite; `check` ends the run after too many in a row"
+    order, run_valid = 11, False # after accumulation, before the step
+    def __init__(self,
+        clip: float | None = None, # largest norm of the gradient
+        patience: int = 10, # steps in a row that may be skipped
+    ): self.clip, self.patience = clip, patience
 
-# %% ../nbs/11a_training.ipynb #00000016
-class TeacherUpdate(Callback):
-    "Let the teacher follow after every step"
-    def after_step(self): self.model.teacher.update(self.model.encoder)
+    def before_fit(self):
+        device = next(self.model.parameters()).device
+        self.norm, self.skipped, self.in_a_row, self.worst = torch.zeros(4, device=device).unbind()
+
+    def after_loss(self):
+        self.learn.loss_grad = self.loss_grad * torch.where(self.loss_grad.isfinite(), 1., torch.nan)
+
+    def before_step(self):
+        params = [p for group in self.opt.opt.param_groups for p in group['params'] if p.grad is not None]
+        self.norm = nn.utils.get_total_norm([p.grad for p in params])
+        if self.clip: nn.utils.clip_grads_with_norm_(params, self.clip, self.norm)
+        self.opt.opt.bad = bad = (~self.norm.isfinite()).float()
+        self.skipped, self.in_a_row = self.skipped + bad, (self.in_a_row + 1) * bad
+        self.worst = torch.maximum(self.worst, self.in_a_row)
+
+    def check(self):
+        "FloatingPointError when the last steps were all skipped; waits for the device"
+        if self.worst.item() >= self.patience:
+            saved = getattr(getattr(self.learn, 'checkpoints', None), 'written', None)
+            message = f"the loss was not finite {int(self.worst)} steps in a row, up to step {self.budget.step()}"
+            message += "; lower the learning rate, or clip the gradient"
+            raise FloatingPointError(message + (f"; the last good checkpoint is {saved}" if saved else ''))
+
+    def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row, self.worst]))
+    def load_state_dict(self, state): self.skipped, self.in_a_row, self.worst = state['counts'].to(self.norm.device).unbind()
 
 # %% ../nbs/11a_training.ipynb #00000018
+def processes() -> int:
+    "How many processes train together"
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+def rank() -> int:
+    "Which of them this is; 0 writes"
+    return dist.get_rank() if dist.is_initialized() else 0
+
+def over_all(x: torch.Tensor, op: str = 'SUM') -> torch.Tensor:
+    "The sum (or 'MAX', …) of a tensor over all processes"
+    if processes() > 1: dist.all_reduce(x := x.clone(), getattr(dist.ReduceOp, op))
+    return x
+
+# %% ../nbs/11a_training.ipynb #0000001b
+class Budget(Callback):
+    "Stop after so many minutes or steps; schedules follow"
+    order, run_valid = 75, False
+    def __init__(self, minutes: float | None = None, steps: int | None = None, accumulate: int = 1):
+        self.minutes, self.steps, self.accumulate = minutes, steps, accumulate
+    def before_fit(self): self.start = time.monotonic()
+    def before_train(self): self.follow()
+    def after_batch(self): self.follow()
+    def follow(self):
+        "Set `pct_train`; end the run when it is 1"
+        self.learn.pct_train = min(1., self.used())
+        if self.pct_train >= 1: raise CancelFitException()
+    def used(self) -> float: # share of the budget
+        if self.steps is not None: return self.step() / self.steps
+        seconds = torch.tensor(self.seconds(), device=next(self.model.parameters()).device, dtype=torch.float64)
+        return over_all(seconds, 'MAX').item() / (60 * self.minutes)
+    def seconds(self) -> float: return time.monotonic() - self.start
+    def step(self) -> int: return self.train_iter // self.accumulate
+    def between(self) -> bool: return self.train_iter % self.accumulate == 0 # two steps, not two batches of one
+    def state_dict(self): return dict(seconds=self.seconds())
+    def load_state_dict(self, state): self.start = time.monotonic() - state['seconds']
+
+# %% ../nbs/11a_training.ipynb #0000001c
+class TeacherUpdate(Callback):
+    "Let the teacher follow after every step"
+    def after_step(self):
+        model = get_model(self.model)
+        model.teacher.update(model.encoder)
+
+# %% ../nbs/11a_training.ipynb #0000001e
+def write_atomically(
+    path: str | Path,
+    write, # (temporary path) -> None
+):
+    "Write a file under a temporary name, flush it to disk, rename it; what was there stays when that fails"
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        write(temporary)
+        with open(temporary, 'rb') as f: os.fsync(f.fileno())
+        temporary.replace(path)
+    except BaseException as e:
+        with suppress(OSError): temporary.unlink(missing_ok=True)
+        if isinstance(e, SafetensorError): raise OSError(f"{path}: {e}") from None
+        raise
+    if os.name != 'nt':                                             # the new name itself
+        folder = os.open(path.parent, os.O_RDONLY)
+        try: os.fsync(folder)
+        finally: os.close(folder)
+
+def write_rows(path: str | Path, rows: list, mode: str = 'w'): # dicts with the same keys
+    "A CSV file of rows, or ('a') more rows for one"
+    with open(path, mode, newline='', encoding='utf-8') as f:
+        writer = csv.DictWriter(f, rows[0])
+        if mode == 'w': writer.writeheader()
+        writer.writerows(rows)
+
+def read_log(path: str | Path) -> list: # of dicts of numbers
+    "The rows of a log; a line that was cut off while it was written is left out"
+    if not Path(path).is_file(): return []
+    with open(path, encoding='utf-8') as f: lines = [line for line in f if line.endswith('\n')]
+    return [{k: int(v) if v.isdigit() else float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
+
+# %% ../nbs/11a_training.ipynb #00000020
 class History(Callback):
     "Rows of step, seconds and mean loss parts, every so many steps; also written to a CSV file"
     order, run_valid = 50, False
     def __init__(self, every: int = 10, path: Path | None = None):
-        self.every, self.path, self.rows, self.warned = every, path, [], False
-    def before_fit(self): self.sums, self.count, self.start = {}, 0, time.monotonic()
+        self.every, self.path, self.rows, self.warned, self.behind = every, path, [], False, True
+    def before_fit(self): self.sums, self.good, self.count, self.start = 0., 0., 0, time.monotonic()
+
     def after_batch(self):
-        out = self.pred if isinstance(self.pred, dict) else dict(loss=self.loss)
-        for k, v in out.items():
-            if isinstance(v, torch.Tensor) and v.ndim == 0: self.sums[k] = self.sums.get(k, 0) + v.detach()
+        parts = self.parts()
+        values = torch.stack([v.detach().float() for v in parts.values()])
+        finite = values.isfinite().all()
+        self.sums, self.good = self.sums + torch.where(finite, values, 0.), self.good + finite
         self.count += 1
-        if self.count == self.every: self.flush(out)
+        if self.count == self.every * self.budget.accumulate: self.flush()
     def after_fit(self):
-        if self.count: self.flush(self.pred if isinstance(self.pred, dict) else {})
-    def flush(self, out):
+        if self.count and self.pred is not None: self.flush()
+    def parts(self):
+        "Loss and parts of this batch, by name"
+        if not isinstance(self.pred, dict): return dict(loss=self.loss)
+        return {k: v for k, v in self.pred.items() if isinstance(v, torch.Tensor) and v.ndim == 0}
+
+    def flush(self):
         "Read the sums and write a row"
-        row = dict(step=self.train_iter, seconds=round(time.monotonic() - self.start, 2))
-        row |= {k: round((v / self.count).item(), 6) for k, v in self.sums.items()}
-        if 'cls' in out: row |= self.health(out['cls'].detach().float()[:256])
-        self.rows.append(row); self.sums, self.count = {}, 0
-        if self.path:
-            with open(self.path, 'a', newline='') as f:
-                writer = csv.DictWriter(f, row)
-                if len(self.rows) == 1: writer.writeheader()
-                writer.writerow(row)
+        *sums, good = over_all(torch.cat([self.sums, self.good[None]])).tolist()
+        row = dict(step=self.budget.step(), seconds=round(time.monotonic() - self.start, 2))
+        row |= {k: round(s / good, 6) if good else float('nan') for k, s in zip(self.parts(), sums)}
+        if isinstance(self.pred, dict) and 'cls' in self.pred: row |= self.health(self.pred['cls'].detach().float()[:256])
+        row |= dict(grad_norm=round(self.safe_step.norm.item(), 6), skipped=int(self.safe_step.skipped))
+        self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
+        self.write()
+        self.safe_step.check()
+    def write(self):
+        "Add the last row to the file, or all when the file has not got the others"
+        if not self.path: return
+        try:
+            if self.behind: write_atomically(self.path, lambda p: write_rows(p, self.rows))
+            else: write_rows(self.path, self.rows[-1:], 'a')
+            self.behind = False
+        except OSError as e:
+            warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written", stacklevel=2)
+            self.behind = True
     def health(self, cls):
         "Spread and rank of [cls]; a warning when they have collapsed"
         spread, rank = cls_spread(cls).item(), effective_rank(cls).item()
-        message = collapse_warning(spread, rank) if 'align' in self.sums else None
+        message = collapse_warning(spread, rank) if 'align' in self.pred else None
         if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
         return dict(cls_spread=round(spread, 6), cls_rank=round(rank, 3))
 
+    def state_dict(self):
+        return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, seconds=time.monotonic() - self.start)
+    def load_state_dict(self, state):
+        "Go on with the file's rows up to this step"
+        device = next(self.model.parameters()).device
+        self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x for x in (state['sums'], state['good']))
+        self.count, self.warned, self.start = state['count'], state['warned'], time.monotonic() - state['seconds']
+        self.rows = [row for row in read_log(self.path) if row['step'] <= self.budget.step()] if self.path else []
+        self.behind = True
+        if self.rows: self.write()
+
+# %% ../nbs/11a_training.ipynb #00000021
 class Progress(Callback):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
-    def __init__(self, text: str = ''): self.text = text
-    def before_fit(self):
-        self.seen, self.start = 0, time.monotonic()
+    def __init__(self, text: str = ''): self.text, self.meter = text, None
+    def before_fit(self): self.seen, self.first, self.start = 0, None, time.monotonic()
+    def before_batch(self):
+        if self.first is None: self.open()
+        self.seen += len(self.xb[0]) * processes()
+    def open(self):
+        self.first = self.pct_train                                 # not 0 when a run is resumed
         self.meter = tqdm(total=100, desc=self.text, bar_format='{desc} {percentage:3.0f}% |{bar}| {postfix}')
-    def before_batch(self): self.seen += len(self.xb[0])
     def after_step(self):
-        seconds, done = time.monotonic() - self.start, max(self.pct_train, 1e-6)
+        seconds, done = time.monotonic() - self.start, self.pct_train
         self.meter.n = int(100 * done)
         rows = self.history.rows
         loss = f"loss {rows[-1]['loss']:.3f}, " if rows else ''
-        left = seconds / done * (1 - done) / 60
-        self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s, {left:.1f} min left')
-    def after_fit(self): self.meter.n = 100; self.meter.close()
+        left = f', {seconds / (done - self.first) * (1 - done) / 60:.1f} min left' if done > self.first else ''
+        self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s{left}')
+    def after_fit(self):
+        if self.meter: self.meter.n = 100
+        self.close()
+    def close(self):
+        if self.meter: self.meter.close()
 
-# %% ../nbs/11a_training.ipynb #0000001a
+# %% ../nbs/11a_training.ipynb #00000023
+class Interrupt(Callback):
+    "Ctrl-C or SIGTERM ends the run after the step it is in; asked a second time, at once"
+    order, run_valid = 85, False
+    def __init__(self): self.asked, self.ending, self.before, self.pid = False, False, {}, os.getpid()
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+    def __exit__(self, *_):
+        for s, handler in self.before.items(): signal.signal(s, handler)
+    def ask(self, *_):
+        if os.getpid() != self.pid: return                          # a reading process; its parent ends it
+        if self.asked: raise KeyboardInterrupt
+        self.asked = True
+    def before_batch(self):
+        if processes() == 1: self.ending = self.asked
+        elif self.train_iter % 10 == 0:
+            asked = torch.tensor(float(self.asked), device=next(self.model.parameters()).device)
+            self.ending = over_all(asked, 'MAX').item() > 0
+    def after_batch(self):
+        if self.ending and self.budget.between(): raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
+
+# %% ../nbs/11a_training.ipynb #00000025
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -216,6 +379,7 @@ def fit(
     warmup: float = .1, # share of the run, linear from 0
     floor: float = 0., # where the cosine ends, as a share of the peak
     clip: float | None = None, # largest norm of the gradient
+    accumulate: int = 1, # batches per step
     cbs: list = (), # further callbacks
     history: History | None = None, # where the losses are kept; give one with a path to have them in a file
     bar: str | None = None, # text of the progress bar; None: no bar
@@ -223,51 +387,64 @@ def fit(
 ) -> Learner: # `.history.rows` has the losses
     "Train with warm-up, cosine, clipping and half precision: a fastai Learner with the callbacks above"
     if not len(loader): raise ValueError("the loader has no batch; lower batch_size or add pictures")
-    model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    model.to(device or default_device())
     rates = [g['lr'] for g in opt.opt.param_groups]
     shape = combine_scheds([warmup, 1 - warmup], [SchedLin(0, 1), SchedCos(1, floor)])
+    if not minutes: steps = steps or epochs * len(loader) // accumulate
+    interrupt = Interrupt()
     callbacks = [TrainEvalCallback(), Autocast(), ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}),
-                 history or History(), *cbs]
-    if clip: callbacks.append(GradientClip(clip))
-    if minutes or steps: callbacks.append(Budget(minutes, steps)); epochs = 1_000_000
+                 SafeStep(clip), Budget(minutes, steps, accumulate), history or History(), interrupt, *cbs]
+    if accumulate > 1: callbacks.append(accumulated(loader, accumulate))
     if bar is not None: callbacks.append(Progress(bar))
     learn = Learner(DataLoaders(loader, []), model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
-    try: learn.fit(epochs)
+    try:
+        with interrupt: learn.fit(1_000_000)                        # epochs; `Budget` ends it
+    except FloatingPointError as e: raise FloatingPointError(str(e).split('\t')[-1]) from None   # without fastai's preface
     finally:
-        if bar is not None: learn.progress.meter.close()            # also when the run dies
+        if bar is not None: learn.progress.close()                  # also when the run dies
     return learn
 
-# %% ../nbs/11a_training.ipynb #0000001b
+def default_device() -> torch.device:
+    "A GPU if there is one"
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+def accumulated(loader, n: int) -> GradientAccumulation:
+    "fastai's callback for steps of n batches"
+    if not loader.drop_last: raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
+    return GradientAccumulation(n * loader.batch_size)
+
+# %% ../nbs/11a_training.ipynb #00000026
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
     recipe: Recipe | None = None, # None: LMIM's
-    lr: float | None = None, # peak; None: the recipe's for the loader's batch
+    lr: float | None = None, # peak; None: the recipe's for all pictures of a step
     optimizer: str = 'adamw', # or 'muon'
     seed: int = 0, # of masks and guidance views
     **kwargs, # of `fit`: minutes, steps or epochs, bar, history, cbs, and what shall differ from the recipe
 ) -> Learner:
     "Pre-train: AdamW, weight decay on matrices, warm-up, cosine"
     recipe = recipe or lmim_recipe()
-    lr = recipe.peak(loader.batch_size) if lr is None else lr
-    device = torch.device(kwargs.get('device') or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    model.generator = torch.Generator(device).manual_seed(seed)
+    lr = recipe.peak(loader.batch_size * kwargs.get('accumulate', 1) * processes()) if lr is None else lr
+    device = torch.device(kwargs.get('device') or default_device())
+    model.generator = torch.Generator(device).manual_seed(seed + rank())
     opt = make_optimizer(model.to(device), lr, optimizer, recipe.weight_decay, recipe.betas)
     cbs = [TeacherUpdate(), *kwargs.pop('cbs', ())]
-    return fit(model, loader, lambda out, *_: out['loss'], opt, cbs=cbs, **following(recipe, lr, kwargs))
+    loss = lambda out, *_: out['loss'].clone()                      # accumulation scales it in place
+    return fit(model, loader, loss, opt, cbs=cbs, **following(recipe, lr, kwargs))
 
 def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
-# %% ../nbs/11a_training.ipynb #00000022
+# %% ../nbs/11a_training.ipynb #00000031
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',
 ) -> plt.Figure:
     "Curves of the loss and its parts"
     fig, ax = plt.subplots(figsize=(6, 2.6), layout='constrained')
-    for name in [k for k in rows[0] if k not in ('step', 'seconds')]:
+    for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
         ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2 if name == 'loss' else 1)
     ax.set(xlabel='step', title=title); ax.set_ylim(bottom=0); ax.legend(fontsize=8); ax.grid(alpha=.3)
     return fig
