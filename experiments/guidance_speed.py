@@ -16,25 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
 from mnsp.pretrain import Pretrainer, lmim_small, lmim_tiny
+from mnsp.speed import one_by_one
 from mnsp.synth import SynthWords, varied_world
 from mnsp.training import autocast, make_optimizer
-
-
-def one_by_one():
-    "What the medium view does, as a torchvision pipeline for a single picture"
-    crop = v2.Lambda(lambda x: v2.functional.resized_crop(x, random.randint(0, 3), random.randint(0, 2), 29, 126, (32, 128)))
-    some = [v2.RandomRotation(15, v2.InterpolationMode.BILINEAR), crop, v2.RandomPerspective(.12, p=1.),
-            v2.ElasticTransform(40., 5.), v2.GaussianBlur(7, (.5, 1.5)), v2.ColorJitter(contrast=(.5, 1.)),
-            v2.RandomAdjustSharpness(3., p=1.), v2.RandomSolarize(80, p=1.), v2.ColorJitter(saturation=(0., 1.))]
-    finish = v2.Compose([v2.RandomApply([v2.ColorJitter(.4, .4, .2, .1)], .8), v2.RandomGrayscale(.2)])
-    def view(x):
-        for change in random.sample(some, random.randint(3, len(some))): x = change(x)
-        return finish(x)
-    return lambda images: torch.stack([view(x) for x in images])
 
 
 def in_turns(makers, images, rounds):

@@ -14,12 +14,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from mnsp.encoder import Encoder
 from mnsp.nsp import mim_task, nsp_tasks
-from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
+from mnsp.pretrain import lmim, mae, mnsp
+from mnsp.speed import build, gflop
 from mnsp.training import autocast
 
 
@@ -29,18 +27,6 @@ def methods(size):
     return {'LMIM': lmim(size), 'MNSP': base, 'MAE': mae(size),
             'MNSP, every picture asked everything': replace(base, tasks=mim_task(3) + nsp_tasks(3, visible=True)),
             'MNSP, guide at the finest scale alone': replace(base, guide_at='finest')}
-
-
-def build(cfg, device):
-    "A model in training mode; feature targets come from a frozen encoder, as in LMIM"
-    teacher = None if cfg.teacher == 'pixels' else Encoder(replace(cfg.encoder, n_scales=1))
-    return Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
-
-
-def gflop(model, images):
-    "Matrix products and convolutions of forward and backward pass, per picture, in 10⁹ (a multiply-add counts two)"
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH): model(images)['loss'].backward()
-    return counter.get_total_flops() / len(images) / 1e9
 
 
 def seconds(model, images):
@@ -65,8 +51,8 @@ def main():
     args = parser.parse_args()
     if args.device == 'cpu': torch.set_num_threads(1)
     images = torch.randint(0, 256, (args.batch_size, 3, 32, 128), dtype=torch.uint8, device=args.device)
-    models = {name: build(cfg, args.device) for name, cfg in methods(args.size).items()}
-    counted = {name: gflop(model, images) for name, model in models.items()}
+    models = {name: build(cfg, device=args.device)[0] for name, cfg in methods(args.size).items()}
+    counted = {name: gflop(model, images)['all'] for name, model in models.items()}
     times = {name: [] for name in models}
     for _ in range(args.rounds + 1):
         for name, model in models.items(): times[name].append(seconds(model, images))
