@@ -145,13 +145,15 @@ def cpu_name():
     except (OSError, StopIteration): return 'unknown'
 
 
-def measure(size, loops, args, data, rate):
+def measure(size, loops, args, data):
     "Rows of a size, one for each method and loop, with their arms; the first loop is the baseline"
     blank = torch.zeros(4, 3, 32, 128, dtype=torch.uint8, device=args.device)
     arithmetic = {m: gflop(build(methods[m](size), device=args.device)[0], blank) for m in args.methods}
     arms = {(m, name): Arm(methods[m](size), loop, args, data) for m in args.methods for name, loop in loops.items()}
     peaks = {key: arm.first(3 if arm.loop.compiled else 1) for key, arm in arms.items()}
+    rate = 0
     for _ in range(args.rounds):
+        rate = max(rate, matrix_rate(args.device, tries=4))
         for arm in arms.values(): arm.turn(args.steps)
     for (method, name), arm in arms.items():
         base, lmims, counts = arms[method, 'first loop'], arms.get(('LMIM', name)), arithmetic[method]
@@ -212,11 +214,10 @@ def main():
     fast = list(loops.values())[-1]
     if not args.ladder: loops = {'first loop': loops['first loop'], 'fast': fast}
     if args.compile: loops['fast, compiled'] = replace(fast, compiled=True)
-    rate = matrix_rate(args.device)
     with tempfile.TemporaryDirectory() as folder:
         data = words(args.data, Path(folder))
         for size in args.sizes:
-            for row, arm in measure(size, loops, args, data, rate):
+            for row, arm in measure(size, loops, args, data):
                 finish(row | run, args)
                 if args.fit and arm.loop == fast: finish(by_fit(row['method'], size, args, data, arm) | run, args)
 
