@@ -338,6 +338,7 @@ def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say)
     return numbers
 
 # %% ../nbs/19_demo.ipynb #00000023
+@plt.style.context('mnsp.figures')
 def write_demo_report(run, evaluation, sources, attention, numbers, out):
     "report.html"
     facts = {}
