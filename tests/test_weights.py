@@ -1,0 +1,37 @@
+"The weights that come with the package read what they are said to read"
+import json
+import os
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from mnsp.cli import app
+from mnsp.reading import Recognizer, packaged_weights
+from mnsp.synth import SynthWords, street_world
+
+folder = packaged_weights()
+data = Path(os.environ.get('MNSP_DATA', Path(__file__).parent.parent.parent/'shared'/'data'))
+fingerprint = json.loads((folder/'fingerprint.json').read_text())
+
+def test_fingerprint():
+    "Ten words, rendered in the fonts that come with matplotlib, are read exactly as when the weights were made"
+    words = SynthWords(street_world(fonts='own'), 1000, seed=fingerprint['seed'])
+    pictures = [words[i][0] for i in fingerprint['words']]
+    assert [str(r) for r in Recognizer.from_pretrained().read(pictures)] == fingerprint['readings']
+    assert len(set(fingerprint['readings'])) == 10
+
+def test_half_precision_and_small():
+    "Half precision, and less than 16 MB"
+    with safe_open(folder/'model.safetensors', 'pt') as f:
+        assert {f.get_slice(k).get_dtype() for k in f.keys()} <= {'F16', 'I64'}
+    assert (folder/'model.safetensors').stat().st_size < 16e6
+
+def test_the_card_says_what_evaluation_says():
+    "The row of SVT in the card's table, to a word"
+    if not (data/'SVT_test').is_dir(): pytest.skip(f"needs {data.name}/SVT_test; set MNSP_DATA to a folder that holds it")
+    row = next(line for line in (folder/'README.md').read_text().splitlines() if line.startswith('| SVT'))
+    said = CliRunner().invoke(app, ['evaluate', '--weights', str(folder), '--data', str(data/'SVT_test'), '--json'])
+    found = json.loads(said.stdout)['sets']['SVT_test']
+    assert abs(found['waics']-float(row.split('|')[3])) < .2
