@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Attention', 'DecoderLayer', 'RecognizerConfig', 'recognizer_small', 'recognizer_fast', 'recognizer_tiny',
-           'Recognizer', 'finest_encoder', 'recognizer_from', 'learnt_rows', 'with_charset']
+           'Recognizer', 'rounded_weights', 'finest_encoder', 'recognizer_from', 'learnt_rows', 'with_charset']
 
 # %% ../nbs/12_recognizer.ipynb #00000003
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from torch import nn
 
 from .charset import Charset, english
 from .encoder import Encoder, EncoderConfig, sincos
-from .training import autocast
+from .training import autocast, has_bf16
 
 # %% ../nbs/12_recognizer.ipynb #00000007
 class Attention(nn.Module):
@@ -283,6 +283,16 @@ def cross_attention(self:Recognizer,
 ) -> torch.Tensor: # [B, T, 1 + N] of the last layer, mean over heads, [cls] first
     "Where the decoder looks for each character"
     return self.attend(self.look(images), ids)[1]
+
+# %% ../nbs/12_recognizer.ipynb #d0000002
+def rounded_weights(
+    recognizer: Recognizer, # changed in place; for reading, no longer for training
+) -> Recognizer: # the same
+    "Keep the matrices in bfloat16 where `autocast` would round them for every batch; elsewhere nothing changes"
+    if has_bf16(next(recognizer.parameters()).device):
+        for module in recognizer.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)): module.to(torch.bfloat16)
+    return recognizer
 
 # %% ../nbs/12_recognizer.ipynb #b0000002
 @patch
