@@ -13,6 +13,7 @@ import argparse
 import copy
 import csv
 import json
+import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass, fields, replace
@@ -29,6 +30,7 @@ from torch import nn
 from .alignment import cls_health
 from .attention import attention_report
 from .charset import Charset
+from .checkpoints import Checkpoints
 from .data import Cached, Concat, WordDataset, open_source, split_source, word_loader
 from .encoder import Encoder
 from .evaluate import score, waics_text
@@ -129,12 +131,12 @@ class ColumnReader(nn.Module):
         super().__init__()
         self.encoder, self.charset = encoder, charset
         width = encoder.cfg.grid()[0] * encoder.cfg.dim
-        self.norm = nn.BatchNorm1d(width, affine=False)             # features of one scale, whatever the encoder
+        self.batch_norm = nn.BatchNorm1d(width, affine=False)             # features of one scale, whatever the encoder
         first = [nn.Conv1d(width, hidden, 3, padding=1), nn.ReLU()] if hidden else []
         self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 1, 1))
 
     def spell(self, features: torch.Tensor) -> torch.Tensor: # [B, cols, rows·D] -> [B, cols, 1 + characters] logits
-        return self.head(self.norm(features.float().transpose(1, 2))).transpose(1, 2)
+        return self.head(self.batch_norm(features.float().transpose(1, 2))).transpose(1, 2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> [B, cols, 1 + characters] logits
         return self.spell(columns(self.encoder(images), self.encoder.cfg.grid()))
@@ -229,6 +231,7 @@ def pretrain_arm(
     study: Study,
     seed: int = 0,
     teacher: Encoder | None = None, # to be frozen, if the arm wants one
+    cbs: list = (), # fastai callbacks besides
 ) -> tuple: # the encoder, and the rows of its losses
     "Pre-train one arm"
     torch.manual_seed(seed)
@@ -237,7 +240,8 @@ def pretrain_arm(
     if arm.continued: start_from(model.encoder, teacher)
     loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
     steps = arm.own_steps(study.steps)
-    learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1.)
+    learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1., cbs=list(cbs),
+                     compile=torch.cuda.is_available())
     return model.encoder, learn.history.rows
 
 def start_from(encoder: Encoder, other: Encoder):
@@ -265,9 +269,12 @@ def kept_or_pretrained(
             raise ValueError(f"{folder} holds another pre-training than the one asked for; give another folder to keep in")
         return load_model(folder, 'Encoder'), found['losses'], found['seconds']
     start = time.monotonic()
-    encoder, losses = pretrain_arm(arm, data, study, seed, teacher)
+    cbs = [Checkpoints(folder / 'checkpoints', 250, keep=1, resume=True, settings=asked)] if keep else []
+    encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs)
     seconds = time.monotonic() - start
-    if keep: save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
+    if keep:
+        save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
+        shutil.rmtree(folder / 'checkpoints', ignore_errors=True)     # none without pre-training
     return encoder, losses, seconds
 
 # %% ../nbs/21_study.ipynb #000000122
