@@ -6,11 +6,12 @@
 __all__ = ['Recipe', 'lmim_recipe', 'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'hold_memory', 'compile_blocks',
            'NonBlockingLearner', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep',
            'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate', 'write_atomically', 'write_rows', 'read_log',
-           'History', 'Progress', 'Interrupt', 'fit', 'default_device', 'accumulated', 'pretrain', 'following',
-           'show_losses']
+           'History', 'TensorBoard', 'Progress', 'Interrupt', 'fit', 'default_device', 'accumulated', 'pretrain',
+           'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
+import importlib
 import os
 import signal
 import threading
@@ -354,6 +355,23 @@ class History(Callback):
         if self.rows: self.write()
 
 # %% ../nbs/11a_training.ipynb #00000021
+class TensorBoard(Callback):
+    "The log's rows for TensorBoard as well"
+    order, run_valid, writer = 51, False, None
+    def __init__(self, folder: str | Path): self.folder = folder
+    def before_batch(self):
+        if self.writer: return
+        self.n = len(self.history.rows)                             # not 0 when a run is resumed
+        writer = importlib.import_module('torch.utils.tensorboard').SummaryWriter
+        self.writer = writer(self.folder, purge_step=self.budget.step() + 1)
+    def after_batch(self):
+        for row in self.history.rows[self.n:]:
+            for name in [k for k in row if k != 'step']: self.writer.add_scalar(name, row[name], row['step'])
+        self.n = len(self.history.rows)
+    def after_fit(self):
+        if self.writer: self.after_batch(); self.writer.close()
+
+# %% ../nbs/11a_training.ipynb #00000022
 class Progress(Callback):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
@@ -378,7 +396,7 @@ class Progress(Callback):
     def close(self):
         if self.meter: self.meter.close()
 
-# %% ../nbs/11a_training.ipynb #00000023
+# %% ../nbs/11a_training.ipynb #00000024
 class Interrupt(Callback):
     "Ctrl-C or SIGTERM ends the run after the step it is in; asked a second time, at once"
     order, run_valid = 85, False
@@ -401,7 +419,7 @@ class Interrupt(Callback):
     def after_batch(self):
         if self.ending and self.budget.between(): raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
 
-# %% ../nbs/11a_training.ipynb #00000025
+# %% ../nbs/11a_training.ipynb #00000026
 def fit(
     model: nn.Module,
     loader, # DataLoader of (images, target)
@@ -450,7 +468,7 @@ def accumulated(loader, n: int) -> GradientAccumulation:
     if not loader.drop_last: raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
     return GradientAccumulation(n * loader.batch_size)
 
-# %% ../nbs/11a_training.ipynb #00000026
+# %% ../nbs/11a_training.ipynb #00000027
 def pretrain(
     model: Pretrainer,
     loader, # DataLoader of (uint8 [B, 3, H, W], anything)
@@ -474,7 +492,7 @@ def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
-# %% ../nbs/11a_training.ipynb #00000031
+# %% ../nbs/11a_training.ipynb #00000032
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',
@@ -484,4 +502,22 @@ def show_losses(
     for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
         ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2 if name == 'loss' else 1)
     ax.set(xlabel='step', title=title); ax.set_ylim(bottom=0); ax.legend(fontsize=8); ax.grid(alpha=.3)
+    return fig
+
+# %% ../nbs/11a_training.ipynb #00000034
+def show_runs(
+    runs: dict, # name -> `History.rows`, or `read_log`
+) -> plt.Figure:
+    "A panel for each figure of the logs, a line for each run"
+    names = list(dict.fromkeys(k for rows in runs.values() for k in rows[0] if k not in ('step', 'seconds')))
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    fig, axs = plt.subplots(lines, columns, figsize=(4 * columns, 2.2 * lines + .3), squeeze=False, layout='constrained')
+    for ax, name in zip(axs.flat, names):
+        for run, rows in runs.items():
+            if name in rows[0]: ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=run, lw=1)
+        ax.set_title(name, fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8)
+    for ax in axs.flat[len(names):]: ax.axis('off')
+    for ax in axs[-1]: ax.set_xlabel('step', fontsize=8)
+    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside upper left', ncols=4, fontsize=8)
     return fig

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals and limits diff
 def command(args, said, largest):
     "What the child does: `mnsp ARGS`, stderr into a file, no file larger than so many bytes if given"
     from mnsp import cli
+    multiprocessing.set_start_method('fork', force=True)             # of reading processes: as in a process of its own
     torch.set_num_threads(1)
     sys.stderr = open(said, 'a', buffering=1)
     if largest: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
@@ -163,3 +165,12 @@ def test_other_settings_are_refused(pretrained, tmp_path):
     assert finish(start([*other, '--out', once, '--resume'], tmp_path / 'said')) == 1
     assert 'steps was 21, is 12' in (tmp_path / 'said').read_text()
     assert json.loads((once / 'config.json').read_text())['kind'] == 'Pretrainer'
+
+
+def test_curves_of_runs(pretrained, tmp_path):
+    _, once = pretrained
+    assert finish(start(['plot', once, once / 'log.csv', '--out', tmp_path / 'curves.png'])) == 0
+    assert (tmp_path / 'curves.png').stat().st_size > 10_000
+    assert finish(start(['plot', tmp_path], tmp_path / 'said')) == 1
+    assert 'no log.csv' in (tmp_path / 'said').read_text()
+    if find_spec('tensorboard'): assert list((once / 'tensorboard').glob('events.*'))
