@@ -7,6 +7,7 @@ project, author, copyright = "mnsp", "mnsp contributors", "mnsp contributors"
 release = re.search(r'__version__ = "(.+)"', (docs.parent/"mnsp"/"__init__.py").read_text("utf-8"))[1]
 
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax"]
+nb_render_markdown_format = "myst"
 nb_execution_mode = "off"  # the notebooks are committed with their outputs
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "fieldlist"]
 myst_heading_anchors = 3

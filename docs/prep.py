@@ -17,6 +17,7 @@ from typer.cli import get_docs_for_click
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))
 made, pages = root/"_proc", root/"docs"/"_src"
+card = "mnsp/weights/english/README.md"
 syms = importlib.import_module("mnsp._modidx").d["syms"]
 modules = {name.removeprefix("mnsp."): importlib.import_module(name) for name in syms}
 
@@ -173,7 +174,7 @@ def navigation(front):
         if links: trees.append((heading, links))
     missing = set(rooms.values()) - {f"{page}.ipynb" for _, links in trees for page in links} - {"index.ipynb"}
     if missing: sys.exit(f"nbs/index.ipynb has no row for {', '.join(sorted(missing))}")
-    trees += [("Project", ["api/index", "CONTRIBUTING", "CHANGELOG", "LICENSE"])]
+    trees += [("Project", ["api/index", "weights", "CONTRIBUTING", "CHANGELOG", "LICENSE"])]
     return "\n".join(f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(links) + "\n```\n" for name, links in trees)
 
 
@@ -182,7 +183,7 @@ def front_page(notebook):
     page = room_page(notebook, None)
     text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
     for cell in page["cells"]:
-        cell["source"] = re.sub(r"\]\(\.\./(\w+)(\.md)?\)", r"](\1.md)", "".join(cell["source"]))
+        cell["source"] = re.sub(r"\]\(\.\./(\w+)(\.md)?\)", r"](\1.md)", cell["source"].replace(f"../{card}", "weights.md"))
     tree = dict(cell_type="markdown", metadata={}, id="navigation", source=navigation(text))
     return {**page, "cells": [*page["cells"], tree]}
 
@@ -204,6 +205,7 @@ def main():
         (pages/"api"/f"{short}.md").write_text(reference(short, module, notebooks[short]), "utf-8")
     for name in ("CONTRIBUTING", "CHANGELOG"):
         (pages/f"{name}.md").write_text(linked((root/f"{name}.md").read_text("utf-8")), "utf-8")
+    (pages/"weights.md").write_text((root/card).read_text("utf-8"), "utf-8")
     (pages/"LICENSE.md").write_text(f"# Licence\n\n```text\n{(root/'LICENSE').read_text('utf-8')}\n```\n", "utf-8")
 
 

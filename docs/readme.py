@@ -30,6 +30,7 @@ def output_text(output):
     "One output: a link to a picture, or plain text, indented as Markdown wants it."
     text = "".join(output.get("text") or output.get("data", {}).get("text/plain", ""))
     if "image/png" in output.get("data", {}): return f"![words and what was read in them]({picture_name(output)})"
+    if "text/markdown" in output.get("data", {}): return "".join(output["data"]["text/markdown"])
     if not text.strip(): return ""
     return "\n".join(("    " + line).rstrip() for line in text.rstrip().splitlines())
 
