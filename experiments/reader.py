@@ -1,6 +1,7 @@
 """A small English reader, from fonts and crops to weights; called again, every step goes on where it stopped.
 
-    reader.py render   RUN --fonts FOLDER --words 180000        words in all fonts found there, resized, in memory maps
+    reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
+    reader.py render   RUN --fonts RUN/fonts.txt --words 120000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
     reader.py pretrain RUN --steps 2000                         MNSP on both, labels unused
     reader.py finetune RUN --steps 6000 [--scratch]             reading, from the pre-trained encoder or from nothing
@@ -16,6 +17,7 @@ import csv
 import io
 import json
 import os
+import re
 import string
 import zlib
 from dataclasses import replace
@@ -24,9 +26,11 @@ from time import monotonic, process_time
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from mnsp import reading
+from mnsp.charset import english
 from mnsp.data import CacheSource, Source
 from mnsp.encoder import Encoder, EncoderConfig
 from mnsp.evaluate import score
@@ -37,13 +41,13 @@ from mnsp.pretrain import Pretrainer, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns
-from mnsp.synth import SynthWords, street_world
+from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
 from mnsp.training import autocast, make_optimizer
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
-    mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, hours
-    medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 16 MB in half precision
+    mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, an hour
+    medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
     small=dict(patch_size=(4, 8), dim=384, depth=12, heads=6)) # ViT-S
 alphabet = string.digits+string.ascii_lowercase
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -257,6 +261,34 @@ def read_fonts(path):
     if path.is_file(): return tuple(path.read_text(encoding='utf-8').split('\n'))
     return tuple(sorted(str(p) for p in path.rglob('*.[ot]tf')))
 
+def glyph(font, char):
+    "A character cut out, 16 x 16, centred and of length 1; None when nothing is drawn"
+    left, top, right, bottom = font.getbbox(char)
+    im = Image.new('L', (max(1, right-left), max(1, bottom-top)))
+    ImageDraw.Draw(im).text((-left, -top), char, fill=255, font=font)
+    if im.getbbox() is None: return None
+    v = np.asarray(im.crop(im.getbbox()).resize((16, 16)), np.float32).ravel()
+    return (v-v.mean())/max(np.linalg.norm(v-v.mean()), 1e-6)
+
+def choose_fonts(run, folder, least=.5, plain=.7, per_family=4):
+    """Fonts whose letters look like letters, into RUN/fonts.txt: mean correlation of each with its nearest likeness in
+    six fonts that come with matplotlib, capitals allowed; few of a family, plain ones three times"""
+    names = 'DejaVuSans DejaVuSerif DejaVuSans-BoldOblique STIXGeneral STIXGeneralItalic DejaVuSansMono'.split()
+    chars = 'abcdefghkmnpqrstuvwxyzABCDEFGHKLMNPQRSTUVWXYZ23456789'
+    known = {Path(p).stem: ImageFont.truetype(p, 40) for p in font_files(False)}
+    likenesses = {c: np.stack([glyph(known[n], d) for n in names for d in (c, c.upper())]) for c in chars}
+    families, rng = {}, np.random.default_rng(0)
+    for path in sorted(Path(folder).rglob('*.[ot]tf')):
+        if not_text.search(path.name) or not set(map(ord, english.chars)) <= font_chars(str(path)): continue
+        try: drawn = {c: glyph(ImageFont.truetype(str(path), 40), c) for c in chars}
+        except OSError: continue
+        score = np.mean([-1 if v is None else (likenesses[c]@v).max() for c, v in drawn.items()])
+        family = re.split('[-_]|(?=Bold|Ital|Light|Medium|Regular|Black|Cond|Extra|Semi|Thin)', path.stem)[0]
+        if score >= least: families.setdefault(family, []).append([str(path)]*(3 if score > plain else 1))
+    kept = [line for files in families.values() for k in rng.permutation(len(files))[:per_family] for line in files[k]]
+    (run/'fonts.txt').write_text('\n'.join(kept), encoding='utf-8')
+    print(f'{len(set(kept))} fonts of {len(families)} families')
+
 def render(run, fonts, words, per_part, workers, seed=100):
     "Caches street0, street1, … of rendered words"
     world = street_world(fonts=read_fonts(fonts) if fonts else 'system')
@@ -349,7 +381,7 @@ def fingerprint(reader, seed=0):
 def main(args=None):
     "The command line"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('step', choices=['render', 'crops', 'pretrain', 'finetune', 'package', 'pack', 'unpack'])
+    parser.add_argument('step', choices=['fonts', 'render', 'crops', 'pretrain', 'finetune', 'package', 'pack', 'unpack'])
     parser.add_argument('run', type=Path, help='folder of caches, checkpoints and logs')
     parser.add_argument('--fonts', help='folder of font files, or a text file that names them; left out: the system\'s')
     parser.add_argument('--words', type=int, default=120_000, help='to render')
@@ -374,7 +406,9 @@ def main(args=None):
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     a = parser.parse_args(args)
     torch.set_num_threads(a.threads)
+    a.run.mkdir(parents=True, exist_ok=True)
     steps = dict(
+        fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
         pretrain=lambda: pretrain(a.run, a.size, a.steps, a.batch_size, a.lr, a.minutes),

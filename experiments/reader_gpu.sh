@@ -12,7 +12,8 @@ reader="python $(dirname "$0")/reader.py"
 case $2 in
     prepare)
         $reader unpack "$run" --out "$run/packs" --workers "$cores"
-        $reader render "$run" --fonts "$run/fonts" --words "$words" --per-part $((words/4)) --workers "$cores" ;;
+        $reader fonts "$run" --fonts "$run/fonts"
+        $reader render "$run" --fonts "$run/fonts.txt" --words "$words" --per-part $((words/4)) --workers "$cores" ;;
     speed) python "$(dirname "$0")/throughput.py" ;;
     pretrain) $reader pretrain "$run" --size "$size" --steps "${STEPS:-4000}" --batch-size "$batch" --minutes 9 ;;
     finetune) $reader finetune "$run" --size "$size" --steps "${STEPS:-12000}" --batch-size "$batch" --minutes 9 ;;

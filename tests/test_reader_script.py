@@ -1,6 +1,7 @@
 "The scripts that make the packaged weights, at a size of seconds"
 import csv
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,11 @@ def call(*args):
 def run(tmp_path_factory):
     "A run with rendered words and crops"
     folder = tmp_path_factory.mktemp('reader')
-    (folder/'fonts.txt').write_text('\n'.join(p for p in font_files(False) if 'DejaVu' in p))
+    (folder/'fonts').mkdir()
+    for p in font_files(False):
+        if 'DejaVu' in p: shutil.copy(p, folder/'fonts')
+    call('fonts', folder, '--fonts', folder/'fonts')
+    assert 4 <= len(set((folder/'fonts.txt').read_text().split('\n'))) <= 12
     words = SynthWords(street_world(fonts='own'), 60, seed=7)
     (folder/'crops'/'set'/'images').mkdir(parents=True)
     rows = []
