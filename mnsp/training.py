@@ -192,16 +192,16 @@ class SafeStep(Callback):
 
     def before_fit(self):
         device = next(self.model.parameters()).device
-        self.norm, self.skipped, self.in_a_row, self.worst = torch.zeros(4, device=device).unbind()
+        self.grad_norm, self.skipped, self.in_a_row, self.worst = torch.zeros(4, device=device).unbind()
 
     def after_loss(self):
         self.learn.loss_grad = self.loss_grad * torch.where(self.loss_grad.isfinite(), 1., torch.nan)
 
     def before_step(self):
         params = [p for group in self.opt.opt.param_groups for p in group['params'] if p.grad is not None]
-        self.norm = nn.utils.get_total_norm([p.grad for p in params])
-        if self.clip: nn.utils.clip_grads_with_norm_(params, self.clip, self.norm)
-        self.opt.opt.bad = bad = (~self.norm.isfinite()).float()
+        self.grad_norm = nn.utils.get_total_norm([p.grad for p in params])
+        if self.clip: nn.utils.clip_grads_with_norm_(params, self.clip, self.grad_norm)
+        self.opt.opt.bad = bad = (~self.grad_norm.isfinite()).float()
         self.skipped, self.in_a_row = self.skipped + bad, (self.in_a_row + 1) * bad
         self.worst = torch.maximum(self.worst, self.in_a_row)
 
@@ -214,7 +214,7 @@ class SafeStep(Callback):
             raise FloatingPointError(message + (f"; the last good checkpoint is {saved}" if saved else ''))
 
     def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row, self.worst]))
-    def load_state_dict(self, state): self.skipped, self.in_a_row, self.worst = state['counts'].to(self.norm.device).unbind()
+    def load_state_dict(self, state): self.skipped, self.in_a_row, self.worst = state['counts'].to(self.grad_norm.device).unbind()
 
 # %% ../nbs/11a_training.ipynb #00000018
 def processes() -> int:
@@ -322,7 +322,7 @@ class History(Callback):
         row = dict(step=self.budget.step(), seconds=round(time.monotonic() - self.start, 2))
         row |= {k: round(s / good, 6) if good else float('nan') for k, s in zip(self.parts(), sums)}
         if isinstance(self.pred, dict) and 'cls' in self.pred: row |= self.health(self.pred['cls'].detach().float()[:256])
-        row |= dict(grad_norm=round(self.safe_step.norm.item(), 6), skipped=int(self.safe_step.skipped))
+        row |= dict(grad_norm=round(self.safe_step.grad_norm.item(), 6), skipped=int(self.safe_step.skipped))
         self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
         self.write()
         self.safe_step.check()
