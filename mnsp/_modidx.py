@@ -325,7 +325,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.evaluate.evaluate_distributed': ('evaluate.html#evaluate_distributed', 'mnsp/evaluate.py'),
                                'mnsp.evaluate.half_width': ('evaluate.html#half_width', 'mnsp/evaluate.py'),
                                'mnsp.evaluate.is_waics': ('evaluate.html#is_waics', 'mnsp/evaluate.py'),
-                               'mnsp.evaluate.joined': ('evaluate.html#joined', 'mnsp/evaluate.py'),
                                'mnsp.evaluate.merge_readings': ('evaluate.html#merge_readings', 'mnsp/evaluate.py'),
                                'mnsp.evaluate.read_words': ('evaluate.html#read_words', 'mnsp/evaluate.py'),
                                'mnsp.evaluate.score': ('evaluate.html#score', 'mnsp/evaluate.py'),

@@ -300,13 +300,15 @@ def evaluate(
     from mnsp import evaluate as e
     from mnsp import hub
     from mnsp.benchmarks import beside_peers
+    from mnsp.scale_out import together
+    from mnsp.training import processes, rank
     model, compare = _on_device(hub.load_model(weights, 'Recognizer')), _rules(rules)
     sources = _to_evaluate(data, union14m, subset)
-    with e.joined() as (rank, world):
-        score, bar = e.evaluate_distributed if world > 1 else e.evaluate, not (as_json or rank)
-        result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size, bar=bar, rules=compare,
-                       workers=workers)
-    if rank: return
+    with together():
+        score, first = e.evaluate_distributed if processes() > 1 else e.evaluate, rank() == 0
+        result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size,
+                       bar=first and not as_json, rules=compare, workers=workers)
+    if not first: return
     if pictures: _draw(result, sources, pictures)
     if as_json:
         for note in result.notes(): typer.echo(note, err=True)

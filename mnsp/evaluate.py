@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
            'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'Reading', 'Evaluation', 'read_words',
-           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'joined', 'show_readings']
+           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_readings']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TypedDict
@@ -353,16 +351,6 @@ def evaluate_distributed(
     part = dist.get_rank(), dist.get_world_size()
     dist.all_gather_object(parts, read_words(reader, sources, rules=rules, part=part, **options))
     return merge_readings(parts, sources, rules)
-
-# %% ../nbs/14_evaluate.ipynb #4f3e3b15
-@contextmanager
-def joined():
-    "(this process, how many) of those that `torchrun` started, joined for as long as it lasts; alone: (0, 1)"
-    world = int(os.environ.get('WORLD_SIZE', 1))
-    if world > 1: dist.init_process_group('gloo') # readings are gathered as objects, on the processor
-    try: yield (dist.get_rank(), world) if world > 1 else (0, 1)
-    finally:
-        if world > 1: dist.destroy_process_group()
 
 # %% ../nbs/14_evaluate.ipynb #00000032
 def _worst_first(readings, n):
