@@ -30,8 +30,8 @@ _data = "Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation file
 _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
 DataOption = Annotated[list[str], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
-_weights = "Folder that a fine-tuning or the demo wrote, or a published recogniser's file."
-WeightsOption = Annotated[Path, typer.Option('--weights', '-w', help=_weights)]
+_weights = "Folder that a fine-tuning or the demo wrote, or a published recogniser's file. Left out: the packaged weights."
+WeightsOption = Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights)]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
 StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
 MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
@@ -285,8 +285,9 @@ def _on_device(model):
 _printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --json prints
 
 @app.command()
+@_together
 def evaluate(
-    weights: WeightsOption,
+    weights: WeightsOption = None,
     data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
     union14m: Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")] = None,
     subset: Annotated[Optional[Path], typer.Option(help="List of picture names, one per line: only these count.")] = None,
@@ -298,16 +299,14 @@ def evaluate(
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp import evaluate as e
-    from mnsp import hub
     from mnsp.benchmarks import beside_peers
-    from mnsp.scale_out import together
+    from mnsp.reading import Recognizer
     from mnsp.training import processes, rank
-    model, compare = _on_device(hub.load_model(weights, 'Recognizer')), _rules(rules)
+    model, compare = _on_device(Recognizer.from_pretrained(weights)), _rules(rules)
     sources = _to_evaluate(data, union14m, subset)
-    with together():
-        score, first = e.evaluate_distributed if processes() > 1 else e.evaluate, rank() == 0
-        result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size,
-                       bar=first and not as_json, rules=compare, workers=workers)
+    score, first = e.evaluate_distributed if processes() > 1 else e.evaluate, rank() == 0
+    result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size,
+                   bar=first and not as_json, rules=compare, workers=workers)
     if not first: return
     if pictures: _draw(result, sources, pictures)
     if as_json:
@@ -351,7 +350,7 @@ most_drawn = 24 # pictures on the sheet of `read --attention`
 def read(
     pictures: Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line; "
                                                        "- takes paths from stdin, one per line.")],
-    weights: Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights + " Left out: the packaged ones.")] = None,
+    weights: WeightsOption = None,
     as_json: Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")] = False,
     attention: Annotated[Optional[Path], typer.Option(help="PNG file: where the decoder looked, in the first pictures.")] = None,
     beams: Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)] = 1,
@@ -387,7 +386,7 @@ def read(
 # %% ../nbs/20_cli.ipynb #a0000002
 @app.command('app')
 def web_page(
-    weights: Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights + " Left out: the packaged ones.")] = None,
+    weights: WeightsOption = None,
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone; 0.0.0.0: all that can reach it.")] = '127.0.0.1',
     port: Annotated[int, typer.Option(help="Of the address to open.", min=1, max=65535)] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Larger pictures are refused.", min=.1)] = 8.,
