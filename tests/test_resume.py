@@ -51,14 +51,20 @@ def wait_for_checkpoint(process, out):
     while process.is_alive() and checkpoints(out / 'checkpoints')[-1:] == before and time.monotonic() < limit: time.sleep(.01)
 
 
-def run_with_deaths(args, out, deaths, seed):
-    "Resume and kill so many times, each time at another moment; then to the end. The steps at which it was killed"
+def pace(out):
+    "Seconds that a step of a finished run took, as its log has it"
+    step, seconds, *_ = (out / 'log.csv').read_text().splitlines()[-1].split(',')
+    return float(seconds) / float(step)
+
+
+def run_with_deaths(args, out, deaths, seed, step=.08):
+    "Resume and kill so many times, up to three steps of `step` seconds after a checkpoint; then to the end. Where it was killed"
     rng, killed = random.Random(seed), []
     while True:
         process = start([*args, '--out', out, '--resume'])
         if len(killed) < deaths:
             wait_for_checkpoint(process, out)
-            time.sleep(rng.uniform(0, .25))
+            time.sleep(rng.uniform(0, 3 * step))
             process.kill()
         code = finish(process)
         if code == 0: return killed
@@ -89,7 +95,7 @@ def words(tmp_path_factory): return write_words(tmp_path_factory.mktemp('data') 
 @pytest.fixture(scope='module')
 def pretrained(tmp_path_factory, words):
     "An uninterrupted run, and its command"
-    args = ['pretrain', '--data', words, '--preset', 'nano', '--optimizer', 'muon', '--steps', 21, '--batch-size', 8,
+    args = ['pretrain', '--data', words, '--preset', 'nano', '--optimizer', 'muon', '--steps', 41, '--batch-size', 8,
             '--workers', 2, '--checkpoint-every', 2, '--clip', 1.]
     out = tmp_path_factory.mktemp('once') / 'run'
     assert finish(start([*args, '--out', out])) == 0
@@ -98,31 +104,31 @@ def pretrained(tmp_path_factory, words):
 
 def test_pretraining_survives_kills(pretrained, tmp_path):
     args, once = pretrained
-    killed = run_with_deaths(args, tmp_path / 'run', 5, seed=0)
+    killed = run_with_deaths(args, tmp_path / 'run', 5, seed=0, step=pace(once))
     assert len(killed) >= 4
     same_end(once, tmp_path / 'run')
-    assert [r[0] for r in log(once)] == ['step', '10', '20', '21']
+    assert [r[0] for r in log(once)] == ['step', '10', '20', '30', '40', '41']
     assert len(checkpoints(once / 'checkpoints')) == 2
 
 
 def test_two_stages_by_epochs_from_a_stream_survive_kills(words, tmp_path):
-    args = ['pretrain', '--data', words, '--method', 'lmim', '--preset', 'nano', '--teacher', 'mae', '--epochs', 2, '--stream',
+    args = ['pretrain', '--data', words, '--method', 'lmim', '--preset', 'nano', '--teacher', 'mae', '--epochs', 5, '--stream',
             '--batch-size', 8, '--accumulate', 2, '--workers', 1, '--checkpoint-every', 1, '--seed', 3]
     assert finish(start([*args, '--out', tmp_path / 'once' / 'run'])) == 0
     # killed three times in the first stage, then in the second
-    killed = run_with_deaths(args, tmp_path / 'run', 3, seed=1)
+    killed = run_with_deaths(args, tmp_path / 'run', 3, seed=1, step=.03)
     same_end(tmp_path / 'once' / 'run', tmp_path / 'run')
     same_end(tmp_path / 'once' / 'run' / 'teacher', tmp_path / 'run' / 'teacher')
     assert len(killed) >= 2
 
 
 def test_fine_tuning_survives_kills(pretrained, words, tmp_path):
-    args = ['finetune', '--data', words, '--encoder', pretrained[1] / 'encoder', '--steps', 14, '--batch-size', 8, '--workers', 2,
+    args = ['finetune', '--data', words, '--encoder', pretrained[1] / 'encoder', '--steps', 60, '--batch-size', 8, '--workers', 2,
             '--short-first', .7, '--checkpoint-every', 2]
-    assert finish(start([*args, '--out', tmp_path / 'once' / 'run'])) == 0
-    killed = run_with_deaths(args, tmp_path / 'run', 5, seed=2)
+    assert finish(start([*args, '--out', once := tmp_path / 'once' / 'run'])) == 0
+    killed = run_with_deaths(args, tmp_path / 'run', 5, seed=2, step=pace(once))
     assert len(killed) >= 4
-    same_end(tmp_path / 'once' / 'run', tmp_path / 'run')
+    same_end(once, tmp_path / 'run')
 
 
 @pytest.mark.parametrize('ask', [signal.SIGINT, signal.SIGTERM])
@@ -161,9 +167,9 @@ def test_a_full_disk_costs_nothing(pretrained, tmp_path):
 
 def test_other_settings_are_refused(pretrained, tmp_path):
     args, once = pretrained
-    other = [12 if a == 21 else a for a in args]
+    other = [12 if a == 41 else a for a in args]
     assert finish(start([*other, '--out', once, '--resume'], tmp_path / 'said')) == 1
-    assert 'steps was 21, is 12' in (tmp_path / 'said').read_text()
+    assert 'steps was 41, is 12' in (tmp_path / 'said').read_text()
     assert json.loads((once / 'config.json').read_text())['kind'] == 'Pretrainer'
 
 
