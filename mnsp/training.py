@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.distributed as dist
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
-from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, combine_scheds
+from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, SchedNo, combine_scheds
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -429,6 +429,7 @@ def fit(
     steps: int | None = None,
     epochs: int = 1,
     warmup: float = .1, # share of the run, linear from 0
+    hold: float = 0., # share of the run at the peak, between warm-up and cosine; such a run can be made longer later
     floor: float = 0., # where the cosine ends, as a share of the peak
     clip: float | None = None, # largest norm of the gradient
     accumulate: int = 1, # batches per step
@@ -444,7 +445,7 @@ def fit(
     hold_memory()
     if compile: compile_blocks(model)
     rates = [g['lr'] for g in opt.opt.param_groups]
-    shape = combine_scheds([warmup, 1 - warmup], [SchedLin(0, 1), SchedCos(1, floor)])
+    shape = combine_scheds([warmup, hold, 1 - (warmup + hold)], [SchedLin(0, 1), SchedNo(1, 1), SchedCos(1, floor)])
     if not minutes: steps = steps or epochs * len(loader) // accumulate
     interrupt = Interrupt()
     callbacks = [TrainEvalCallback(), Autocast(), ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}),
