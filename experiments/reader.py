@@ -3,46 +3,46 @@
     reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
     reader.py render   RUN --fonts RUN/fonts.txt --words 120000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
-    reader.py pretrain RUN --steps 2000                         MNSP on both, labels unused
-    reader.py finetune RUN --steps 6000 [--scratch]             reading, from the pre-trained encoder or from nothing
+    reader.py pretrain RUN --steps 2000                         MNSP on both, labels unused: RUN/pretrain/encoder
+    reader.py finetune RUN --steps 6000 [--start-from FOLDER]   reading, from a pre-trained encoder, a reader or nothing
     reader.py package  RUN --out mnsp/weights/english           half precision
     reader.py pack     RUN --out FOLDER / unpack                JPEG in files of 60 MB, to be carried to another machine
 
-`RUN/<step>/plan.json` holds how many optimizer steps there are and from which on the learning rate falls to nought; it
-may be edited while the step runs. What one step draws depends on the seed and its number alone.
+A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when its command is given again; with more `--steps` it becomes
+longer: the learning rate is constant for most of the way and falls at the end. What one step draws depends on its number
+alone. The averaged reader lies in RUN/<name>/reader, losses and validation in log.csv and validation.csv beside it.
 """
 import argparse
-import copy
-import csv
 import io
 import json
-import os
 import re
 import string
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, process_time
 
 import numpy as np
 import torch
+from fastai.callback.core import Callback
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from mnsp import reading
+from mnsp import reading, training
 from mnsp.charset import english
+from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
-from mnsp.encoder import Encoder, EncoderConfig
+from mnsp.encoder import EncoderConfig
 from mnsp.evaluate import score
-from mnsp.finetune import CharacterLoss
+from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment
-from mnsp.hub import save_model
-from mnsp.pretrain import Pretrainer, mnsp
+from mnsp.hub import load_model, read_config, save_model
+from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
-from mnsp.training import autocast, make_optimizer
+from mnsp.training import History, fit, make_optimizer, write_atomically, write_rows
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
@@ -79,111 +79,64 @@ class Pool:
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
 class Data:
-    "Real crops and rendered words, mixed"
+    "Real crops and rendered words, mixed; real ones are changed more, since they are fewer, and inverted now and then"
     def __init__(self, run, real=.35, max_len=24):
-        self.real, self.drawn = Pool([run/'real'], max_len), Pool(sorted(run.glob('street*[0-9]')), max_len)
-        self.share = real
         self.rough, self.mild = FinetuneAugment(.6, .6, .4, .5), FinetuneAugment(.5, .15, .3, .1)
+        pools = [(real, [run/'real'], self.roughly), (1-real, sorted(run.glob('street*[0-9]')), self.mild)]
+        self.pools = [(share, Pool(folders, max_len), change) for share, folders, change in pools if share]
 
     def batch(self, n, step, longest=99, seed=0, augment=True):
         "Pictures on the device, and their words"
-        rng, k = np.random.default_rng((seed, step)), round(n*self.share)
-        (a, real), (b, drawn) = self.real.draw(k, longest, rng), self.drawn.draw(n-k, longest, rng)
-        if augment:
-            generator = torch.Generator(device).manual_seed(1_000_003*seed+step)
-            a, b = self.rough(a, generator), self.mild(b, generator)
-            a = torch.where(torch.rand(k, 1, 1, 1, device=device, generator=generator) < .15, 255-a, a)
-        return torch.cat([a, b]), real+drawn
+        rng, generator = np.random.default_rng((seed, step)), torch.Generator(device).manual_seed(1_000_003*seed+step)
+        images, words, ends = [], [], np.round(n*np.cumsum([0., *(share for share, *_ in self.pools)])).astype(int)
+        for (_, pool, change), k in zip(self.pools, np.diff(ends)):
+            pictures, texts = pool.draw(k, longest, rng)
+            images.append(change(pictures, generator) if augment else pictures); words += texts
+        return torch.cat(images), words
 
-# ------------------------------------------------------------------------------------------------------------- training
+    def roughly(self, images, generator):
+        images = self.rough(images, generator)
+        inverted = torch.rand(len(images), 1, 1, 1, device=device, generator=generator) < .15
+        return torch.where(inverted, 255-images, images)
 
-class Run:
-    "One training in a folder: plan, checkpoint, log"
-    def __init__(self, folder, model, opt, measures=(), **plan):
-        self.folder, self.model, self.opt, self.measures, self.step, self.seconds = Path(folder), model, opt, measures, 0, 0.
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.rates = [g['lr'] for g in opt.param_groups]
-        self.average = {k: v.clone() for k, v in model.state_dict().items()}
-        file = self.folder/'plan.json'
-        if not file.exists(): file.write_text(json.dumps(plan))
-        if (self.folder/'last.pt').exists(): self.load()
-
-    @property
-    def plan(self):
-        "What plan.json says; what it said before, while somebody is writing it"
-        try: self.known = json.loads((self.folder/'plan.json').read_text())
-        except ValueError:
-            if not hasattr(self, 'known'): raise
-        return self.known
-
-    def load(self):
-        state = torch.load(self.folder/'last.pt', map_location=device, weights_only=True)
-        self.model.load_state_dict(state['model']); self.average = state['average']
-        for part, s in zip(self.opt.parts, state['opt']): part.load_state_dict(s)
-        self.step, self.seconds = state['step'], state['seconds']
-
-    def save(self, name='last.pt'):
-        new = self.folder/'new.pt'
-        torch.save(dict(model=self.model.state_dict(), average=self.average, opt=self.opt.state_dict(), step=self.step,
-                        seconds=self.seconds), new)
-        os.replace(new, self.folder/name)
-
-    def rate(self, plan):
-        "Factor on the learning rate: up over `warmup` steps, constant, down to nought from `cool_from` on"
-        left = (plan['steps']-self.step)/max(1, plan['steps']-plan['cool_from'])
-        return min(1., (self.step+1)/plan['warmup'], max(0., left))
-
-    def log(self, **row):
-        file = self.folder/'log.csv'
-        row, new = dict(step=self.step, seconds=round(self.seconds, 1), **row), not file.exists()
-        with open(file, 'a', newline='') as f:
-            writer = csv.DictWriter(f, ['step', 'seconds', 'loss', *self.measures])
-            if new: writer.writeheader()
-            writer.writerow(row)
-        print(*[f'{k} {v}' for k, v in row.items()], flush=True)
-
-    def go(self, loss_of, check=lambda run: {}, every=50, check_every=250, minutes=None):
-        "Train until the plan is fulfilled or the minutes are over"
-        used, began, losses = process_time, monotonic(), []
-        while self.step < (plan := self.plan)['steps'] and not (minutes and monotonic()-began > 60*minutes):
-            start, rate = used(), self.rate(plan)
-            for group, r in zip(self.opt.param_groups, self.rates): group['lr'] = r*rate
-            with autocast(device): loss = loss_of(self.step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.)
-            self.opt.step(); self.opt.zero_grad()
+class Batches:
+    "A loader for `fit`: mixed pictures and their characters; its position is the number of the step"
+    drop_last = True
+    def __init__(self, data, batch_size, charset, grow=0, **options):
+        self.data, self.batch_size, self.charset, self.grow, self.options, self.step = data, batch_size, charset, grow, options, 0
+    def __len__(self): return 1000 # a pass; there is no other meaning in it
+    def __iter__(self):
+        for _ in range(len(self)):
             self.step += 1
-            decay = min(plan['average'], self.step/(self.step+20))
-            torch._foreach_lerp_(*[[d[k] for k, v in self.average.items() if v.is_floating_point()]
-                                   for d in (self.average, self.model.state_dict())], 1-decay)
-            losses.append(loss.detach())
-            self.seconds += used()-start
-            if self.step % every == 0 or self.step == plan['steps']:
-                self.save()
-                self.log(loss=round(torch.stack(losses[-every:]).mean().item(), 4),
-                         **(check(self) if self.step % check_every == 0 or self.step == plan['steps'] else {}))
-                losses = []
-        self.save()
+            yield self.batch(self.step-1)
+    def batch(self, step):
+        "Words grow from 4 letters to full length over the first `grow` steps"
+        longest = 4+20*step/self.grow if self.grow else 99
+        images, words = self.data.batch(self.batch_size, step, longest=longest, **self.options)
+        return images, self.charset.encode_batch(words, 1+max(map(len, words)))
+    def state_dict(self): return dict(step=self.step)
+    def load_state_dict(self, state): self.step = state['step']
 
 # ---------------------------------------------------------------------------------------------------------- pre-training
 
-def pretrain(run, size, steps, batch_size, lr, minutes):
-    "MNSP with pixels as targets"
+methods = dict(mae=mae, lmim=lmim, mnsp=mnsp)
+
+def pretrain(run, method, size, steps, batch_size, lr, name):
+    "Pixels are the targets, so that no other model is needed"
     torch.manual_seed(0)
-    cfg = mnsp('tiny')
-    encoder = EncoderConfig(**sizes[size], n_scales=3)
+    cfg = methods[method]('tiny')
+    encoder = EncoderConfig(**sizes[size], n_scales=cfg.encoder.n_scales)
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
-    model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels')).to(device).train()
-    opt = make_optimizer(model, lr, 'muon').opt
-    data = Data(run, max_len=99)
-    r = Run(run/'pretrain', model, opt, steps=steps, cool_from=steps*2//3, warmup=100, average=.99)
-    def loss_of(step):
-        images, _ = data.batch(batch_size, step, augment=False)
-        model.generator = torch.Generator(device).manual_seed(step)
-        torch.manual_seed(step)
-        return model(images)['loss']
-    r.go(loss_of, minutes=minutes)
-    torch.save(model.encoder.state_dict(), run/'pretrain'/'encoder.pt')
+    model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'))
+    loader = Batches(Data(run, max_len=99), batch_size, english, augment=False)
+    training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1., **kept(run/name))
+    print(save_model(model.encoder, run/name/'encoder', dict(method=method, steps=steps)))
+
+def kept(folder, **settings):
+    "Log and checkpoints of a run, for `fit`"
+    folder.mkdir(parents=True, exist_ok=True)
+    return dict(history=History(50, folder/'log.csv'), bar=folder.name,
+                cbs=[Checkpoints(folder/'checkpoints', 250, resume=True, settings=settings)])
 
 # ----------------------------------------------------------------------------------------------------------- fine-tuning
 
@@ -192,23 +145,25 @@ class Spelling(nn.Module):
     CTC, one takes all letters of a word to be equally wide (the flat start of speech recognition)"""
     def __init__(self, recognizer):
         super().__init__()
+        self.flat_weight = 0. # weight of the flat start
         self.recognizer, (rows, _) = recognizer, recognizer.cfg.encoder.grid()
         self.column_classifier = nn.Linear(rows*recognizer.cfg.encoder.dim, recognizer.charset.n_classes)
         self.flat_classifier = nn.Linear(rows*recognizer.cfg.encoder.dim, recognizer.charset.n_classes)
         self.reading = CharacterLoss(recognizer.charset)
         recognizer.encoder.register_forward_hook(lambda m, args, out: setattr(self, 'features', out))
         if device.type == 'cpu': # the residual stream in half precision: 1.15 times as fast
-            recognizer.encoder.blocks.register_forward_pre_hook(lambda m, args: self.training and (args[0].bfloat16(),) or None)
+            recognizer.encoder.blocks.register_forward_pre_hook(lambda m, args: m.training and (args[0].bfloat16(),) or None)
 
     def forward(self, images, ids):
-        "The three losses"
+        "The three losses and their sum"
         read = self.reading(self.recognizer(images, ids), ids)
         features = columns(self.features, self.recognizer.cfg.encoder.grid())
         spelt, n = self.column_classifier(features).float().log_softmax(2), features.shape[1]
         lengths = (ids < self.recognizer.charset.eos).sum(1)
         ctc = nn.functional.ctc_loss(spelt.transpose(0, 1), ids+1, torch.full_like(lengths, n), lengths, zero_infinity=True)
         place = ((torch.arange(n, device=ids.device)+.5)/n*lengths[:, None]).long()
-        return read, ctc, self.reading(self.flat_classifier(features), ids.gather(1, place))
+        flat = self.reading(self.flat_classifier(features), ids.gather(1, place))
+        return dict(loss=read+.5*ctc+self.flat_weight*flat, read=read, ctc=ctc, flat=flat)
 
 def recipe(size):
     "The reader's configuration"
@@ -216,42 +171,66 @@ def recipe(size):
     return RecognizerConfig(encoder, dim=encoder.dim, depth=1, heads=encoder.heads, ffn_dim=4*encoder.dim, dropout=0.,
                             charset=alphabet)
 
-def validation(run, model, batch_size=256):
+def validation(run, recognizer, batch_size=256):
     "Words read in each validation set, and in all of them, in percent"
     out, right, ned, total = {}, 0, 0, 0
     for folder in sorted(run.glob('valid_*')):
         source = CacheSource(folder)
         texts = [t for s in torch.from_numpy(np.array(source.images)).split(batch_size)
-                 for t, _ in model.recognizer.read_batch(s.to(device))]
+                 for t, _ in recognizer.read_batch(s.to(device))]
         words = score(texts, [letters(t) for t in source.labels()])
         out[folder.name[6:]], n = round(words['waics'], 2), len(texts)
         right, ned, total = right+words['waics']*n, ned+words['ned']*n, total+n
     return dict(all=round(right/total, 2), ned=round(ned/total, 2), **out)
 
-def finetune(run, name, size, steps, batch_size, lr, scratch, grow, start, real, minutes):
+class FlatStart(Callback):
+    "Let the flat start's weight fade from 1 to 0 over so many steps"
+    run_valid = False
+    def __init__(self, steps): self.steps = steps
+    def before_batch(self): self.model.flat_weight = max(0., 1-self.budget.step()/max(1, self.steps))
+
+class Averaged(Callback):
+    "Average the weights while training; every so many steps validate and save the averaged reader"
+    order, run_valid = 76, False # before the checkpoint of the same step
+    def __init__(self, run, folder, decay, every=250):
+        self.run, self.folder, self.decay, self.every, self.rows, self.average = run, folder, decay, every, [], None
+    def before_fit(self):
+        def closer(averages, values, _): # the first steps count for little
+            torch._foreach_lerp_(averages, values, 1-min(self.decay, (self.budget.step()+1)/(self.budget.step()+21)))
+        self.average = self.average or AveragedModel(self.model.recognizer, multi_avg_fn=closer)
+    def after_step(self): self.average.update_parameters(self.model.recognizer)
+    def after_batch(self):
+        if self.budget.step() % self.every == 0: self.validate()
+    def after_fit(self):
+        if not self.rows or self.rows[-1]['step'] < self.budget.step(): self.validate()
+    def validate(self):
+        reader = self.average.module.eval()
+        save_model(reader, self.folder/'reader', dict(steps=self.budget.step()))
+        self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1), **validation(self.run, reader)))
+        write_atomically(self.folder/'validation.csv', lambda p: write_rows(p, self.rows))
+        print(self.rows[-1], flush=True)
+    def state_dict(self): return dict(average=self.average.state_dict(), rows=self.rows)
+    def load_state_dict(self, state): self.average.load_state_dict(state['average']); self.rows = state['rows']
+
+def starting_point(folder, cfg):
+    "A recogniser: what a folder holds of it, the encoder or all, and the rest new"
+    recognizer = Recognizer(cfg)
+    if folder is None: return recognizer
+    model = load_model(folder)
+    if isinstance(model, Recognizer): recognizer.load_state_dict(model.state_dict())
+    else: recognizer.encoder.load_state_dict(finest_encoder(getattr(model, 'encoder', model)).state_dict())
+    return recognizer
+
+def finetune(run, name, size, steps, batch_size, lr, start_from, grow, start, real, average):
     "Learn to read"
     torch.manual_seed(0)
-    model = Spelling(Recognizer(recipe(size)).to(device)).to(device)
-    if not scratch:
-        encoder = Encoder(EncoderConfig(**sizes[size], n_scales=3))
-        encoder.load_state_dict(torch.load(run/'pretrain'/'encoder.pt', weights_only=True, map_location='cpu'))
-        model.recognizer.encoder.load_state_dict(finest_encoder(encoder).state_dict())
-    data, charset, cfg = Data(run, real), model.recognizer.charset, model.recognizer.cfg
-    names = ['all', 'ned', *(f.name[6:] for f in sorted(run.glob('valid_*')))]
-    r = Run(run/name, model, make_optimizer(model, lr, 'muon').opt, names, steps=steps, cool_from=steps*7//10, warmup=100,
-            average=.995)
-    average, parts = copy.deepcopy(model), []
-    def loss_of(step):
-        images, words = data.batch(batch_size, step, longest=4+20*step/max(1, grow))
-        ids = charset.encode_batch(words, cfg.max_len)[:, :1+max(map(len, words))].to(device)
-        read, ctc, flat = model.train()(images, ids)
-        parts.append(torch.stack([read, ctc, flat]).detach())
-        if len(parts) == 50: print('read, ctc, flat:', *(f'{v:.3f}' for v in torch.stack(parts).mean(0))); parts.clear()
-        return read+.5*ctc+max(0., 1-step/start)*flat
-    def check(r):
-        average.load_state_dict(r.average)
-        return validation(run, average.eval())
-    r.go(loss_of, check, minutes=minutes)
+    model = Spelling(starting_point(start_from, recipe(size)).to(device))
+    loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow)
+    options = kept(run/name, batch_size=batch_size, lr=lr, real=real)
+    options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
+    loss = lambda out, *_: out['loss'].clone()
+    fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=.6, clip=1.,
+        device=device, **options)
 
 # ------------------------------------------------------------------------------------------------- from fonts and crops
 
@@ -360,13 +339,12 @@ def unpack(run, out, workers):
 
 # ------------------------------------------------------------------------------------------------------------- packaging
 
-def package(run, name, size, out, note):
+def package(run, name, out, note):
     "The averaged weights in half precision, and ten words by which they can be known again"
-    model = Spelling(Recognizer(recipe(size)))
-    state = torch.load(run/name/'last.pt', map_location='cpu', weights_only=True)
-    model.load_state_dict(state['average'])
-    print(validation(run, model.to(device).eval()))
-    print(save_model(model.recognizer.cpu(), out, dict(note=note, steps=state['step']), half=True))
+    recognizer = load_model(run/name/'reader', 'Recognizer')
+    print(validation(run, recognizer.to(device)))
+    steps = read_config(run/name/'reader')['steps']
+    print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')
 
 def fingerprint(reader, seed=0):
@@ -390,15 +368,16 @@ def main(args=None):
     parser.add_argument('--data', default='../shared/data', help='folder of the sets of crops')
     parser.add_argument('--sets', nargs='+', default=['IIIT5K_train', 'SVT_train', 'IC15_train', 'MLTlike_train'])
     parser.add_argument('--size', choices=sizes, default='mini', help='of the encoder')
-    parser.add_argument('--steps', type=int, default=4000, help='of the optimizer; a plan.json that is there counts')
+    parser.add_argument('--method', choices=methods, default='mnsp', help='of pre-training')
+    parser.add_argument('--steps', type=int, default=4000, help='of the optimizer, in all')
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--grow', type=int, default=500, help='steps over which words grow to full length')
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
-    parser.add_argument('--minutes', type=float, help='stop after so many; the next call goes on')
-    parser.add_argument('--name', default='finetune', help='folder of this fine-tuning within the run')
-    parser.add_argument('--scratch', action='store_true', help='without the pre-trained encoder')
+    parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
+    parser.add_argument('--name', help='folder within the run; left out: the name of the step')
+    parser.add_argument('--start-from', type=Path, help='folder of a pre-trained encoder or of a reader')
     parser.add_argument('--out', type=Path, help='folder of the weights or of the packs')
     parser.add_argument('--note', default='', help='what users should know, kept with the weights')
     parser.add_argument('--megabytes', type=float, default=60, help='of a pack')
@@ -411,10 +390,10 @@ def main(args=None):
         fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
-        pretrain=lambda: pretrain(a.run, a.size, a.steps, a.batch_size, a.lr, a.minutes),
-        finetune=lambda: finetune(a.run, a.name, a.size, a.steps, a.batch_size, a.lr, a.scratch, a.grow, a.start, a.real,
-                                  a.minutes),
-        package=lambda: package(a.run, a.name, a.size, a.out, a.note),
+        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
+        finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.start_from, a.grow,
+                                  a.start, a.real, a.average),
+        package=lambda: package(a.run, a.name or 'finetune', a.out, a.note),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()
 

@@ -9,13 +9,14 @@
 set -euo pipefail
 run=$1 size=${SIZE:-medium} words=${WORDS:-1000000} batch=${BATCH:-512} cores=${CORES:-$(nproc)}
 reader="python $(dirname "$0")/reader.py"
+stop="timeout --signal=INT ${SECONDS_A_CALL:-540}" # a checkpoint is written then
 case $2 in
     prepare)
         $reader unpack "$run" --out "$run/packs" --workers "$cores"
         $reader fonts "$run" --fonts "$run/fonts"
         $reader render "$run" --fonts "$run/fonts.txt" --words "$words" --per-part $((words/4)) --workers "$cores" ;;
     speed) python "$(dirname "$0")/throughput.py" ;;
-    pretrain) $reader pretrain "$run" --size "$size" --steps "${STEPS:-4000}" --batch-size "$batch" --minutes 9 ;;
-    finetune) $reader finetune "$run" --size "$size" --steps "${STEPS:-12000}" --batch-size "$batch" --minutes 9 ;;
-    package) $reader package "$run" --size "$size" --out "$run/weights" ;;
+    pretrain) $stop $reader pretrain "$run" --size "$size" --steps "${STEPS:-4000}" --batch-size "$batch" ;;
+    finetune) $stop $reader finetune "$run" --start-from "$run/pretrain/encoder" --size "$size" --steps "${STEPS:-12000}" --batch-size "$batch" ;;
+    package) $reader package "$run" --out "$run/weights" ;;
 esac

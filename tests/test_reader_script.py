@@ -1,7 +1,9 @@
 "The scripts that make the packaged weights, at a size of seconds"
 import csv
 import importlib.util
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 import torch
 
 from mnsp import hub
+from mnsp.checkpoints import checkpoints, newest
 from mnsp.data import CacheSource
 from mnsp.synth import SynthWords, font_files, street_world
+from mnsp.training import read_log
 
 spec = importlib.util.spec_from_file_location('reader', Path(__file__).parent.parent/'experiments'/'reader.py')
 module = importlib.util.module_from_spec(spec)
@@ -47,20 +51,37 @@ def test_caches(run):
     assert [len(CacheSource(run/f'street{k}')) for k in range(2)] == [30, 20]
     assert len(CacheSource(run/'real'))+len(CacheSource(run/'valid_set')) == 60
 
-def test_the_way_to_weights(run):
-    "Pre-training and fine-tuning go on where they stopped, and end as without a stop; the package holds what was learnt"
+def interrupt_at_validation(n, monkeypatch):
+    "Validate every two steps, and let the n-th of them end in SIGTERM"
+    def validation(run, reader, whole=module.validation):
+        calls.append(run)
+        if len(calls) == n: os.kill(os.getpid(), signal.SIGTERM)
+        return whole(run, reader)
+    calls = []
+    monkeypatch.setattr(module, 'validation', validation)
+    monkeypatch.setattr(module.Averaged.__init__, '__defaults__', (2,))
+
+def test_the_way_to_weights(run, monkeypatch):
+    """Pre-training and fine-tuning go on where they stopped, and end as without a stop; a run can be made longer; the package
+    holds what was learnt"""
     call('pretrain', run, '--steps', 4, *small)
-    call('finetune', run, '--steps', 3, '--name', 'whole', *small)
-    call('finetune', run, '--steps', 3, '--name', 'parts', '--minutes', 0, *small) # stops before the first step
-    call('finetune', run, '--steps', 3, '--name', 'parts', *small)
-    whole, parts = (torch.load(run/name/'last.pt', weights_only=True) for name in ('whole', 'parts'))
-    assert whole['step'] == parts['step'] == 3
+    begin = '--start-from', run/'pretrain'/'encoder'
+    call('finetune', run, '--steps', 8, '--name', 'whole', *begin, *small)
+    with monkeypatch.context() as patch:
+        interrupt_at_validation(2, patch)
+        with pytest.raises(KeyboardInterrupt): call('finetune', run, '--steps', 8, '--name', 'parts', *begin, *small)
+        assert [p.stem for p in checkpoints(run/'parts'/'checkpoints')] == ['step-5']
+    call('finetune', run, '--steps', 8, '--name', 'parts', *begin, *small)
+    whole, parts = (newest(run/name/'checkpoints') for name in ('whole', 'parts'))
+    assert whole['step'] == parts['step'] == 8
     assert all(torch.equal(v, parts['model'][k]) for k, v in whole['model'].items())
-    with open(run/'whole'/'log.csv') as f: assert {'step', 'loss', 'all', 'ned', 'set'} <= set(csv.DictReader(f).fieldnames)
-    call('package', run, '--size', 'nano', '--name', 'whole', '--out', run/'weights', '--note', 'a test')
-    reader = hub.load_model(run/'weights', 'Recognizer')
-    for k, v in reader.state_dict().items():
-        assert torch.allclose(v, whole['average'][f'recognizer.{k}'], atol=1e-3), k
+    with open(run/'whole'/'validation.csv') as f: assert {'step', 'all', 'ned', 'set'} <= set(csv.DictReader(f).fieldnames)
+    call('finetune', run, '--steps', 10, '--name', 'whole', *small)
+    assert newest(run/'whole'/'checkpoints')['step'] == read_log(run/'whole'/'log.csv')[-1]['step'] == 10
+    call('package', run, '--name', 'whole', '--out', run/'weights', '--note', 'a test')
+    learnt, packaged = (hub.load_model(f, 'Recognizer').state_dict() for f in (run/'whole'/'reader', run/'weights'))
+    for k, v in packaged.items(): assert torch.allclose(v, learnt[k], atol=1e-3), k
+    call('finetune', run, '--steps', 2, '--name', 'on', '--start-from', run/'weights', '--real', 0, *small)
 
 def test_packs(run):
     "What is packed comes back: the same words, nearly the same pictures"
