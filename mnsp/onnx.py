@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch._higher_order_ops import while_loop
 
@@ -42,31 +43,33 @@ class GreedyReader(nn.Module):
             kept.append(torch.stack([torch.where((places == t)[:, None], kv[:, :, -1:], kv[:, :, :-1]) for kv in own['kv']]))
         return r.classifier(r.norm(x)).float()[:, 0], torch.stack(kept)
 
-    def forward(self,
-        images: torch.Tensor, # uint8 [B, 3, H, W]
-    ) -> tuple: # ids [B, max_len], PAD after the end mark; float32 [B, max_len] their probabilities, 1 after it
-        "Look, then spell"
-        r, cs, length = self.recognizer, self.recognizer.charset, self.recognizer.cfg.max_len
-        pictures, batch = r.look(images), images.shape[0]
-        places = torch.arange(length + 1, device=images.device)
+# %% ../nbs/17b_onnx.ipynb #38b84693
+@patch
+def forward(self:GreedyReader,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+) -> tuple: # ids [B, max_len], PAD after the end mark; float32 [B, max_len] their probabilities, 1 after it
+    "Look, then spell"
+    r, cs, length = self.recognizer, self.recognizer.charset, self.recognizer.cfg.max_len
+    pictures, batch = r.look(images), images.shape[0]
+    places = torch.arange(length + 1, device=images.device)
 
-        def going_on(t, written, probs, ended, cache): return (t < length) & ~ended.all()
+    def going_on(t, written, probs, ended, cache): return (t < length) & ~ended.all()
 
-        def write(t, written, probs, ended, cache):
-            logits, cache = self.one_more(t, written, cache, pictures)
-            prob, char = logits.softmax(-1).max(-1)
-            char, prob = torch.where(ended, cs.pad, char), torch.where(ended, 1., prob)
-            written = torch.where(places == t + 1, char[:, None], written)
-            probs = torch.where(places[:-1] == t, prob[:, None], probs)
-            return t + 1, written, probs, ended | (char == cs.eos), cache
+    def write(t, written, probs, ended, cache):
+        logits, cache = self.one_more(t, written, cache, pictures)
+        prob, char = logits.softmax(-1).max(-1)
+        char, prob = torch.where(ended, cs.pad, char), torch.where(ended, 1., prob)
+        written = torch.where(places == t + 1, char[:, None], written)
+        probs = torch.where(places[:-1] == t, prob[:, None], probs)
+        return t + 1, written, probs, ended | (char == cs.eos), cache
 
-        written = torch.where(places == 0, cs.bos, cs.pad).expand(batch, -1).clone()
-        probs = torch.ones(batch, length, device=images.device)
-        ended = torch.zeros(batch, dtype=torch.bool, device=images.device)
-        cache = torch.zeros(len(pictures), 2, batch, r.cfg.heads, length, r.cfg.dim // r.cfg.heads, device=images.device)
-        start = torch.zeros((), dtype=torch.long, device=images.device), written, probs, ended, cache
-        _, written, probs, _, _ = while_loop(going_on, write, start)
-        return written[:, 1:], probs
+    written = torch.where(places == 0, cs.bos, cs.pad).expand(batch, -1).clone()
+    probs = torch.ones(batch, length, device=images.device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=images.device)
+    cache = torch.zeros(len(pictures), 2, batch, r.cfg.heads, length, r.cfg.dim // r.cfg.heads, device=images.device)
+    start = torch.zeros((), dtype=torch.long, device=images.device), written, probs, ended, cache
+    _, written, probs, _, _ = while_loop(going_on, write, start)
+    return written[:, 1:], probs
 
 # %% ../nbs/17b_onnx.ipynb #0000000b
 def _extra(name):
@@ -82,7 +85,7 @@ def export_onnx(
     _extra('onnxscript')
     device, example = next(recognizer.parameters()).device, torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(recognizer.cpu().float()), (example,), dynamo=True, verbose=False,
+        program = torch.onnx.export(GreedyReader(recognizer.cpu().float()).eval(), (example,), dynamo=True, verbose=False,
                                     dynamic_shapes=({0: torch.export.Dim('batch')},),
                                     input_names=['images'], output_names=['ids', 'probabilities'])
     recognizer.to(device)
@@ -90,6 +93,7 @@ def export_onnx(
     write_atomically(Path(path), program.save)
     return Path(path)
 
+# %% ../nbs/17b_onnx.ipynb #ca392cd3
 class OnnxReader:
     "A reader in an ONNX file, run by onnxruntime; `read_batch` answers as a recogniser's does"
     def __init__(self,
