@@ -181,15 +181,16 @@ def show_corruptions(
     seed: int = 0,
 ) -> Figure:
     "A sheet of families and severities"
-    fig, axes = plt.subplots(len(families), len(severities), figsize=(1.7 * len(severities), .68 * len(families)),
+    panel = 6.7 / len(severities)                                     # inches; names take the rest of a page's width
+    fig, axes = plt.subplots(len(families), len(severities), figsize=(7.6, (panel / 4 + .28) * len(families)),
                              layout='constrained', squeeze=False)
     for k, (row, (name, f)) in enumerate(zip(axes, families.items())):
         at = k % len(images)
         for ax, severity in zip(row, severities):
             ax.imshow(corrupt(images, name, severity, seed)[at].permute(1, 2, 0).cpu())
-            ax.set_xticks([]), ax.set_yticks([])
+            ax.set_xticks([]), ax.set_yticks([]), ax.spines[:].set_visible(False)
             amount = f'{f.amount(severity):.3g} {f.unit}'.replace(' °', '°')
-            ax.set_title(amount if severity else 'as it is', fontsize=6, pad=2)
+            ax.set_title(amount if severity else 'as it is', fontsize=7, pad=2)
         row[0].set_ylabel(name, rotation=0, ha='right', va='center', fontsize=8)
     return fig
 
@@ -259,10 +260,12 @@ def load_words(
     "Pictures and labels of a source in memory; DataError when one is broken or has no label"
     source = source if n is None or n >= len(source) else Subset(source, range(n))
     labels = [source.label(i) for i in range(len(source))]
-    if None in labels: raise DataError(f"source has no label for {source.name(labels.index(None))}; robustness needs labels")
+    if None in labels:
+        raise DataError(f"source has no label for {source.name(labels.index(None))}; robustness needs labels")
     loader = word_loader(WordDataset(source, size=size, on_broken='blank', max_broken=0.), 256)
     return torch.cat([images for images, _ in loader]), labels
 
+# %% ../nbs/16_robustness.ipynb #9898bad4
 @torch.no_grad()
 def robustness(
     reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
@@ -312,8 +315,8 @@ def show_robustness(
     same = [(r.severities, list(r.curves), r.n, r.seed, r.metric) for r in results.values()]
     if any(s != same[0] for s in same):
         raise ValueError("results were measured with different severities, families, words or seeds; measure them alike")
-    rows = -(-(len(first.curves) + 1) // 4)
-    fig, axes = plt.subplots(rows, 4, figsize=(11, 2.1 * rows), layout='constrained', squeeze=False)
+    rows = -(-(len(first.curves) + 1) // 3)
+    fig, axes = plt.subplots(rows, 3, figsize=(7.6, 1.75 * rows), layout='constrained', squeeze=False)
     panels = list(axes.flat)
     for ax, name in zip(panels, first.curves): _panel(ax, name, results)
     for ax in panels[len(first.curves) + 1:]: ax.axis('off')
