@@ -31,6 +31,7 @@ main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
 def arms(size):
     "Name -> arm: the main ones, then one change to MNSP each"
     base = replace(mnsp(size), teacher='frozen')
+    unguided = replace(base, guide=None, decoder=replace(base.decoder, guided=False))
     def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
     def changed(**kwargs): return learnt(replace(base, **kwargs))
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
@@ -43,6 +44,10 @@ def arms(size):
         'MNSP': learnt(base),
         'target moving average': replace(base, teacher='ema'),
         'target pixels': replace(base, teacher='pixels'),
+        'the first MAE alone': Arm(None, mae_share=.75, continued=True),
+        'target pixels, unaligned': replace(base, teacher='pixels', align=0.),
+        'target pixels, unguided': replace(unguided, teacher='pixels'),
+        'target pixels, unguided, unaligned': replace(unguided, teacher='pixels', align=0.),
         'not continued': learnt(base, continued=False),
         'align variance .1': changed(align_variance=.1),
         'align variance 1': changed(align_variance=1.),
@@ -58,7 +63,7 @@ def arms(size):
         'guided at the finest': changed(guide_at='finest'),
         'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
         'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
-        'unguided': changed(guide=None, decoder=replace(base.decoder, guided=False)),
+        'unguided': learnt(unguided),
     }
 
 

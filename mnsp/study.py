@@ -212,13 +212,13 @@ def tuned_probe(
 @dataclass(frozen=True)
 class Arm:
     "A way to pre-train within a number of steps"
-    cfg: PretrainConfig | None = None # None: no pre-training
+    cfg: PretrainConfig | None = None # None: no pre-training, or, if continued, that MAE alone
     mae_share: float | None = None # of the steps, for the MAE that is then frozen; None: as many steps again, not counted
     continued: bool = False # does the method start from that MAE's weights?
 
     def teacher_steps(self, steps: int) -> int: # how long its MAE is trained
         "0: it needs none"
-        if self.cfg is None or self.cfg.teacher != 'frozen': return 0
+        if not (self.continued if self.cfg is None else self.cfg.teacher == 'frozen'): return 0
         return steps if self.mae_share is None else round(self.mae_share * steps)
 
     def own_steps(self, steps: int) -> int: # how long the method itself is trained
@@ -235,7 +235,10 @@ def pretrain_arm(
 ) -> tuple: # the encoder, and the rows of its losses
     "Pre-train one arm"
     torch.manual_seed(seed)
-    if arm.cfg is None: return Encoder(lmim(study.size).encoder), []
+    if arm.cfg is None:
+        encoder = Encoder(lmim(study.size).encoder)
+        if arm.continued: start_from(encoder, teacher)
+        return encoder, []
     model = Pretrainer(arm.cfg, teacher=teacher if arm.cfg.teacher == 'frozen' else None)
     if arm.continued: start_from(model.encoder, teacher)
     loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
