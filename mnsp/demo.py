@@ -23,8 +23,8 @@ from fastai.callback.core import Callback
 from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
 from .charset import Charset
-from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, split_source, word_loader
-from .evaluate import evaluate, is_waics, show_readings, waics_text
+from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, split_source, to_tensor, word_loader
+from .evaluate import evaluate, is_waics, show_scored, waics_text
 from .finetune import ShortFirst, finetune, label_lengths
 from .guidance import GuidanceView, show_views
 from .pretrain import Pretrainer, mnsp_tiny, show_reconstruction
@@ -88,10 +88,11 @@ def real_data(sources: list, s: DemoSettings, bar: bool = True) -> DemoData:
     unlabelled, labelled = decoded(train), [p for p in train if p.labelled]
     if not labelled:
         data = rendered_data(s, unlabelled, bar)
-        return replace(data, about=f'{len(unlabelled):,} unlabelled pictures for pre-training; for reading, {data.about}')
+        about = f'{len(unlabelled):,} unlabelled pictures for pre-training; for reading, {data.about}'
+        return replace(data, about=about)
     charset = Charset('0123456789abcdefghijklmnopqrstuvwxyz')
     pictures = unlabelled if len(labelled) == len(train) else decoded(labelled)
-    words = pictures.with_charset(charset, s.max_len, change=waics_text)            # the same pictures, not decoded again
+    words = pictures.with_charset(charset, s.max_len, change=waics_text)     # the same pictures, not decoded again
     about = f'{len(unlabelled):,} pictures, {len(words):,} of them with labels, from {len(sources)} sources'
     held_out = {'validation': Concat(valid)} if valid else {}
     return DemoData(unlabelled, words, held_out, charset, s.max_len, about)
@@ -208,7 +209,7 @@ def sample_images(dataset, n: int = 24) -> torch.Tensor: # uint8 [n, 3, H, W]
 def show_sheet(images: torch.Tensor, columns: int = 6) -> plt.Figure:
     "Pictures side by side"
     rows = -(-len(images) // columns)
-    fig, axs = plt.subplots(rows, columns, figsize=(1.8 * columns, .5 * rows), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(rows, columns, figsize=(1.27 * columns, .36 * rows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, image in zip(axs.flat, images): ax.imshow(image.permute(1, 2, 0))
     return fig
@@ -220,7 +221,7 @@ def show_spelling(recognizer: Recognizer, image: torch.Tensor) -> plt.Figure:
     looks, grid = recognizer.cross_attention(image[None], ids)[0, :, 1:], recognizer.cfg.encoder.grid()
     text = recognizer.charset.decode(ids[0])
     steps = list(text) + ['end'] * (len(text) < ids.shape[1])
-    fig, axs = plt.subplots(1, len(steps) + 1, figsize=(1.6 * (len(steps) + 1), .9), layout='constrained')
+    fig, axs = plt.subplots(1, len(steps) + 1, figsize=(1.1 * (len(steps) + 1), .6), layout='constrained')
     picture = image.permute(1, 2, 0)
     for ax, look, title in zip(axs, [None, *looks], [text, *steps]):
         ax.imshow(picture); ax.set_title(title, fontsize=9, parse_math=False); ax.axis('off')
@@ -296,7 +297,7 @@ def reading_sections(run: DemoRun, evaluation, sources: dict, attention: dict) -
     rows = [(r.set, r.true, r.pred, f'{r.confidence:.0%}', 'yes' if r.right else 'no') for r in evaluation.readings]
     wrong, right = [r for r in rows if r[-1] == 'no'][:12], [r for r in rows if r[-1] == 'yes'][:12]
     out.append(Section('Readings, right and wrong', 'Pictures: wrong ones first, the most confident at the top; then right '
-                       'ones, the least sure first. Table: the first of each.', [show_readings(evaluation, sources, 24)],
+                       'ones, the least sure first. Table: the first of each.', [show_scored(evaluation, sources, 24)],
                        [('set', 'truth', 'reading', 'confidence', 'right'), *wrong, *right]))
     table = [('set', 'words', 'WAICS %', 'exact %', 'edit similarity %')]
     table += [(k, v['n'], *(f'{v[m]:.1f}' for m in ('waics', 'exact', 'ned'))) for k, v in evaluation.sets.items()]

@@ -48,7 +48,7 @@ class Calibration:
                                   + f', {self.left_out} broken pictures left out' * (self.left_out > 0)])
 
 def calibration(
-    readings: list, # of `Reading`, such as `evaluation.readings`
+    readings: list, # of `ScoredReading`, such as `evaluation.readings`
     bins: int = 10, # of equal width over 0..1
 ) -> Calibration:
     "How well the confidence says whether a reading is right"
@@ -67,12 +67,12 @@ def show_calibration(
     calibrations: dict, # name -> `Calibration`
 ) -> Figure:
     "Reliability diagram: accuracy against confidence; on the diagonal the confidence can be trusted"
-    fig, axes = plt.subplots(2, len(calibrations), figsize=(3.2 * len(calibrations), 3.8), sharex=True, sharey='row',
+    fig, axes = plt.subplots(2, len(calibrations), figsize=(3.2 * len(calibrations), 3.4), sharex=True, sharey='row',
                              height_ratios=(3, 1), layout='constrained', squeeze=False)
     for (top, bottom), (name, c) in zip(axes.T, calibrations.items(), strict=True):
         left, width = 100 * c.edges[:-1], 100 / len(c.n)
-        top.bar(left, np.nan_to_num(c.accuracy), width, align='edge', color='tab:blue', edgecolor='white')
-        gap = dict(width=width, align='edge', color='none', edgecolor='tab:red', hatch='//', linewidth=.5)
+        top.bar(left, np.nan_to_num(c.accuracy), width, align='edge', color='C0', edgecolor='white')
+        gap = dict(width=width, align='edge', color='none', edgecolor='C4', hatch='//', linewidth=.5)
         top.bar(left, np.nan_to_num(c.confidence - c.accuracy), bottom=np.nan_to_num(c.accuracy), **gap)
         top.plot([0, 100], [0, 100], color='black', linewidth=1, linestyle=':')
         top.set(title=f'{name}: ECE {c.ece:.1f} %', xlim=(0, 100), ylim=(0, 100), ylabel='right (%)')
@@ -106,7 +106,7 @@ def wilson(
     return max(0., (middle - half) / (1 + z**2 / n)), min(1., (middle + half) / (1 + z**2 / n))
 
 def accuracy_by(
-    readings: list, # of `Reading`
+    readings: list, # of `ScoredReading`
     number: Callable, # reading -> int
     starts: tuple, # where groups begin, rising; the last has no end
 ) -> list: # of `Group`, without the empty ones
@@ -123,14 +123,14 @@ def accuracy_by(
 
 # %% ../nbs/14b_diagnosis.ipynb #00000011
 def by_length(
-    readings: list, # of `Reading`
+    readings: list, # of `ScoredReading`
     starts: tuple = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25), # characters
 ) -> list: # of `Group`
     "Accuracy by the number of characters of the label; broken pictures count, as wrong"
     return accuracy_by(readings, lambda r: len(r.true), starts)
 
 def by_height(
-    readings: list, # of `Reading`
+    readings: list, # of `ScoredReading`
     starts: tuple = (1, 8, 12, 16, 24, 32, 48, 64, 96, 128), # pixels
 ) -> list: # of `Group`
     "Accuracy by the height of the original picture; pictures of unknown height (broken) are left out"
@@ -150,14 +150,15 @@ def show_breakdown(
     evaluations: dict, # name -> `Evaluation` with readings
 ) -> Figure:
     "Accuracy by word length and by height of the original picture, with 95 % intervals"
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout='constrained')
+    fig, axes = plt.subplots(1, 2, figsize=(7.6, 2.8), sharey=True, layout='constrained')
     for ax, groups_of, name in zip(axes, (by_length, by_height), ('characters', 'height of the original (px)')):
         found = {k: groups_of(e.readings) for k, e in evaluations.items()}
         order = sorted({(g.low, g.label) for groups in found.values() for g in groups})
         place = {label: x for x, (_, label) in enumerate(order)}
         for k, (reader, groups) in enumerate(found.items()):
             x = [place[g.label] + .12 * (k - (len(found) - 1) / 2) for g in groups]
-            error = [[max(0, g.right - g.interval[0]) for g in groups], [max(0, g.interval[1] - g.right) for g in groups]]
+            error = [[max(0, g.right - g.interval[0]) for g in groups],
+                     [max(0, g.interval[1] - g.right) for g in groups]]
             ax.errorbar(x, [g.right for g in groups], error, marker='o', markersize=4, capsize=2, label=reader)
         ax.set(xticks=range(len(order)), xticklabels=[label for _, label in order], xlabel=name, ylim=(-4, 104))
         ax.tick_params(axis='x', labelsize=7)
@@ -170,10 +171,11 @@ def show_breakdown(
 def worst_readings(
     evaluation: Evaluation, # with its readings
     n: int = 24, # at most so many
-) -> list: # of (edit distance, `Reading`)
+) -> list: # of (edit distance, `ScoredReading`)
     "Wrong readings of pictures that could be opened, by falling edit distance, then by falling confidence"
     text = waics_text if evaluation.metric == 'waics' else str
-    rows = [(Levenshtein.distance(text(r.pred), text(r.true)), r) for r in evaluation.readings if not r.right and not r.broken]
+    wrong = [r for r in evaluation.readings if not r.right and not r.broken]
+    rows = [(Levenshtein.distance(text(r.pred), text(r.true)), r) for r in wrong]
     return sorted(rows, key=lambda row: (-row[0], -row[1].confidence))[:n]
 
 def text_fonts() -> list: # names of font families
@@ -193,12 +195,12 @@ def show_worst(
     if not evaluation.readings: raise ValueError("evaluation has no readings; it was loaded from scores alone")
     rows = worst_readings(evaluation, n)
     lines = max(1, -(-len(rows) // columns))
-    fig, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 1.15 * lines + .4), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines + .3), layout='constrained', squeeze=False)
     wrong = sum(not r.right for r in evaluation.readings)
     fig.suptitle(f'{len(rows)} worst of {wrong} wrong among {len(evaluation.readings)} readings', fontsize=10)
     for ax in axes.flat: ax.axis('off')
     for ax, (distance, r) in zip(axes.flat, rows, strict=False):
         ax.imshow(sources[r.set][r.index][0])
-        ax.set_title(f'{r.true}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=9, parse_math=False,
+        ax.set_title(f'{r.true}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=8, parse_math=False,
                      family=text_fonts())
     return fig

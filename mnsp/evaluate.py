@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
-           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'Reading', 'Evaluation', 'read_words',
-           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_readings']
+           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'read_words',
+           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_scored']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
 import re
@@ -122,7 +122,7 @@ def score(
 
 # %% ../nbs/14_evaluate.ipynb #00000018
 @dataclass(frozen=True)
-class Reading:
+class ScoredReading:
     "One picture of one set, and what was read there"
     set: str # name of the set
     index: int # place in the source
@@ -140,7 +140,7 @@ class Reading:
 class Evaluation:
     "Scores of several sets, the readings behind them, and the convention they follow"
     sets: dict # name -> Score
-    readings: list = field(default_factory=list) # of Reading
+    readings: list = field(default_factory=list) # of `ScoredReading`
     broken: dict = field(default_factory=dict) # name -> list of [picture, reason], only sets that have some
     convention: str = CONVENTION
     metric: str = 'waics' # what `avg` and `w_avg` are means of
@@ -169,7 +169,7 @@ class Evaluation:
     @classmethod
     def from_dict(cls, d: dict): # what `to_dict` gave
         "The way back; the means are computed anew"
-        readings = [Reading(**r) for r in d.get('readings', [])]
+        readings = [ScoredReading(**r) for r in d.get('readings', [])]
         return cls(d['sets'], readings, d['broken'], d['convention'], d.get('metric', 'waics'))
 
     def table(self) -> str: # one line per set, then the means
@@ -266,7 +266,7 @@ def read_words(
     workers: int = 0, # processes that decode pictures
     rules: Rules = english_rules, # when a reading is right
     part: tuple = (0, 1), # (process, processes): of every set only indices process, process + processes, …
-) -> list: # of `Reading`, sets and pictures in their order
+) -> list: # of `ScoredReading`, sets and pictures in their order
     "Read every picture of the part once; DataError for a source without labels"
     if not sources:
         raise ValueError("sources is empty; give at least one {name: source}")
@@ -288,14 +288,14 @@ def _readings(set, words, labels, answers, broken, rules):
     rows = []
     for k, (i, (pred, confidence)) in enumerate(zip(words.indices, answers, strict=True)):
         row = dict(set=set, index=i, name=words.source.name(i), true=labels[i])
-        if str(k) in broken: rows.append(Reading(**row, pred='', confidence=0., right=False, broken=True,
+        if str(k) in broken: rows.append(ScoredReading(**row, pred='', confidence=0., right=False, broken=True,
                                                  reason=broken[str(k)]))
-        else: rows.append(Reading(**row, pred=pred, confidence=float(confidence), right=rules.right(pred, labels[i]),
+        else: rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence), right=rules.right(pred, labels[i]),
                                   height=int(words.heights[k])))
     return rows
 
 def score_readings(
-    readings: list, # of `Reading`, all pictures of all sets
+    readings: list, # of `ScoredReading`, all pictures of all sets
     rules: Rules = english_rules,
 ) -> Evaluation:
     "Scores from readings, set by set"
@@ -322,7 +322,7 @@ def evaluate(
 
 # %% ../nbs/14_evaluate.ipynb #0000002e
 def merge_readings(
-    parts: list, # one list of `Reading` per process, from `read_words(..., part=...)`
+    parts: list, # one list of `ScoredReading` per process, from `read_words(..., part=...)`
     sources: dict, # name -> source, the same as there
     rules: Rules = english_rules, # the same as there
 ) -> Evaluation:
@@ -361,18 +361,18 @@ def _worst_first(readings, n):
     return wrong[:n_wrong] + right[:n - n_wrong]
 
 # %% ../nbs/14_evaluate.ipynb #00000034
-def show_readings(
+def show_scored(
     evaluation: Evaluation, # with its readings
     sources: dict, # name -> source, the ones that were evaluated
     n: int = 12, # how many pictures
     columns: int = 4, # pictures in a row
 ) -> plt.Figure:
-    "Pictures with label and reading: wrong in red, confident ones first, then right in green, unsure ones first"
+    "Pictures with label and reading: wrong ones, the confident first, then right ones, the unsure first"
     rows = _worst_first(evaluation.readings, n)
     if not rows:
         raise ValueError("evaluation has no readings; it was loaded from scores alone")
     lines = -(-len(rows) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(2.4 * columns, 1.2 * lines), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines), layout='constrained', squeeze=False)
     for ax in axes.flat:
         ax.axis('off')
     for ax, r in zip(axes.flat, rows, strict=False):

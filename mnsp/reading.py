@@ -65,6 +65,7 @@ def from_pil(im: Image.Image, name: str) -> Image.Image: # RGB, upright
     except BrokenImage: raise
     except Exception as e: raise BrokenImage(name, 'unreadable') from e      # a lazily opened, damaged file
 
+# %% ../nbs/17a_reading.ipynb #0ea7fd0e
 def to_picture(
     item, # path, bytes, PIL image, array uint8 [H, W(, C)], tensor uint8 [C, H, W], or http(s) address
     name: str | None = None, # how messages call it; None: the path, or what it is
@@ -165,6 +166,7 @@ def align(
         else: i, j = i - 1, j - 1; pairs.append((i, j))
     return pairs[::-1]
 
+# %% ../nbs/17a_reading.ipynb #5eec62df
 def splice(
     left: list, right: list, # of `Character`, two readings with something in common
     start: float, stop: float, # from where to where they overlap, in x
@@ -212,6 +214,7 @@ class Reading:
         del d['looks']
         return d
 
+# %% ../nbs/17a_reading.ipynb #88cd2067
 _card = """---
 {{ card_data }}
 ---
@@ -307,6 +310,7 @@ def _write(self:Recognizer,
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
     return ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
 
+# %% ../nbs/17a_reading.ipynb #f71ab44c
 @patch
 def _read_views(self:Recognizer, images, views, beams, words): # -> list of `_Part`
     "What is in every view"
@@ -344,6 +348,7 @@ def _lexicon_ids(self:Recognizer, lexicon): # -> [W, T]
                              f"(up to {self.cfg.max_len - 1} of {self.charset!r}); leave them out")
     return self.charset.encode_batch(words, self.cfg.max_len)
 
+# %% ../nbs/17a_reading.ipynb #2c9210ea
 def _opened(items, urls): # -> list of (PIL RGB picture or None, DataError or None)
     "Pictures, or what is wrong with them"
     def one(item, name):
@@ -375,6 +380,7 @@ def read_each(self:Recognizer,
             found = [_reading(way, list(itertools.islice(parts, len(way))), im.size, attention) for way in some]
             yield error or max(found, key=lambda r: r.per_character)
 
+# %% ../nbs/17a_reading.ipynb #75156d36
 @patch
 def _read_all(self:Recognizer, jobs, batch_size, beams, words): # -> list of `_Part`
     "Cut views out and read them, so many at once"

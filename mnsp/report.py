@@ -37,11 +37,7 @@ def png_data(
     return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/18_report.ipynb #00000007
-_page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string('''<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
+_style = '''body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem 1.2rem 3rem; }
 h1 { font-size: 1.9rem; margin: 1.2rem 0 .2rem; } h2 { font-size: 1.25rem; margin: 0 0 .4rem; }
 section { background: #fff; border-radius: .7rem; padding: 1.1rem 1.3rem; margin: 1rem 0; box-shadow: 0 1px 3px #0002; }
@@ -53,7 +49,14 @@ figure { margin: .6rem 0; } img { max-width: 100%; height: auto; } figcaption { 
 pre { overflow-x: auto; font-size: .8rem; line-height: 1.35; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #e3e6ea; }
-</style></head><body><main>
+'''
+
+# %% ../nbs/18_report.ipynb #755cbef8
+_page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string('''<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+''' + _style + '''</style></head><body><main>
 <h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
 <div class="facts">{% for name, value in facts.items() %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
 {% for s in sections %}
@@ -71,6 +74,7 @@ th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px sol
 </main></body></html>
 ''')
 
+# %% ../nbs/18_report.ipynb #dab46e6e
 def write_report(
     path: str | Path, # the HTML file
     title: str,
