@@ -23,7 +23,7 @@ from fastai.callback.core import Callback
 from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
 from .charset import Charset
-from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, split_source, to_tensor, word_loader
+from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, split_source, word_loader
 from .evaluate import evaluate, is_waics, show_scored, waics_text
 from .finetune import ShortFirst, finetune, label_lengths
 from .guidance import GuidanceView, show_views
