@@ -26,44 +26,47 @@ budgets = {
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
+on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels'
 
 
 def arms(size):
-    "Name -> arm: the main ones, then one change to MNSP each"
-    base = replace(mnsp(size), teacher='frozen')
-    unguided = replace(base, guide=None, decoder=replace(base.decoder, guided=False))
+    "Name -> arm: methods that learn a MAE's features, the same on pixels, then one change to MNSP on pixels each"
+    base, pixels = replace(mnsp(size), teacher='frozen'), replace(mnsp(size), teacher='pixels')
     def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
-    def changed(**kwargs): return learnt(replace(base, **kwargs))
+    def changed(**kwargs): return replace(pixels, **kwargs)
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
+    blind = dict(guide=None, decoder=replace(base.decoder, guided=False))
     return {
         'no pre-training': None,
         'MAE': mae(size),
         'LMIM': learnt(lmim(size)),
-        'NSP only': changed(tasks=nsp_tasks(3)),
-        'MIM + NSP': changed(align=0.),
+        'NSP only': learnt(replace(base, tasks=nsp_tasks(3))),
+        'MIM + NSP': learnt(replace(base, align=0.)),
         'MNSP': learnt(base),
-        'target moving average': replace(base, teacher='ema'),
-        'target pixels': replace(base, teacher='pixels'),
         'the first MAE alone': Arm(None, mae_share=.75, continued=True),
-        'target pixels, unaligned': replace(base, teacher='pixels', align=0.),
-        'target pixels, unguided': replace(unguided, teacher='pixels'),
-        'target pixels, unguided, unaligned': replace(unguided, teacher='pixels', align=0.),
-        'not continued': learnt(base, continued=False),
+        'MNSP, not continued': learnt(base, continued=False),
+        'MNSP, moving average': replace(base, teacher='ema'),
+        'LMIM, pixels': replace(lmim(size), teacher='pixels'),
+        'NSP only, pixels': changed(tasks=nsp_tasks(3)),
+        'MIM + NSP, pixels': changed(align=0.),
+        'MNSP, pixels': pixels,
+        'unguided': changed(**blind),
+        'unguided, unaligned': changed(align=0., **blind),
+        'guided at the finest': changed(guide_at='finest'),
+        'align weight .1': changed(align=.1),
         'align variance .1': changed(align_variance=.1),
         'align variance 1': changed(align_variance=1.),
         'align stop-gradient': changed(align_stop_gradient=True),
-        'align weight .1': changed(align=.1),
         'two scales': changed(**scales(2)),
         'two scales, ratio 4': changed(**scales(2, 4)),
         'nsp weight .5': changed(tasks=mnsp_tasks(3, .5)),
         'nsp weight 2': changed(tasks=mnsp_tasks(3, 2.)),
         'coarse mask .5': changed(mask_ratio=(.5, .5, .8)),
+        'fine mask .75': changed(mask_ratio=(.8, .8, .75)),
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
-        'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
-        'guided at the finest': changed(guide_at='finest'),
         'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
         'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
-        'unguided': learnt(unguided),
+        'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
     }
 
 
