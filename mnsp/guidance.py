@@ -367,9 +367,9 @@ def show_views(
     views = views if isinstance(views, dict) else {'view': views}
     columns = {'picture': x, **views}
     n = min(n, len(x))
-    fig, axes = plt.subplots(n, len(columns), squeeze=False, figsize=(2 * len(columns), .55 * n))
+    fig, axes = plt.subplots(n, len(columns), squeeze=False, figsize=(1.9 * len(columns), .53 * n))
     for column, (name, pictures) in zip(axes.T, columns.items()):
-        column[0].set_title(name, fontsize=9)
+        column[0].set_title(name)
         for ax, im in zip(column, pictures):
             ax.imshow(im.permute(1, 2, 0).cpu(), interpolation='nearest')
             ax.axis('off')

@@ -109,12 +109,12 @@ def show_masks(
 ) -> Figure:
     "Pictures under masks, hidden tokens grey: one row per mask, one column per picture"
     n = min(n, len(images))
-    fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(2.2 * n, .6 * len(masks)))
+    fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(2.2 * n, .58 * len(masks)))
     for row, (name, mask) in zip(axes, masks.items()):
         row[0].set_ylabel(name, rotation=0, ha='right', va='center')
         hidden = F.interpolate(mask.view(-1, 1, *grid).float(), images.shape[2:]) > .5
         for ax, im in zip(row, torch.where(hidden, 128, images[:len(mask)])):
-            ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest'); ax.set(xticks=[], yticks=[])
+            ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest'); ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.3)
     return fig
 

@@ -70,14 +70,14 @@ def show_pyramid(
 ) -> Figure:
     "One row per picture, one column per scale, with the token grid drawn in"
     scales = pyramid(x[:n], n_scales, ratio)
-    fig, axes = plt.subplots(len(scales[0]), n_scales, squeeze=False, figsize=(3.4 * n_scales, len(scales[0])))
+    fig, axes = plt.subplots(len(scales[0]), n_scales, squeeze=False, figsize=(2.5 * n_scales, .75 * len(scales[0])))
     for k, scale in enumerate(scales):
         (h, w), (rows, cols) = scale.shape[-2:], grid_of(scale.shape[-2:], patch_size)
-        axes[0, k].set_title(f'{h}×{w} pixels, {rows}×{cols} tokens', fontsize=9)
+        axes[0, k].set_title(f'{h}×{w} pixels, {rows}×{cols} tokens')
         for ax, im in zip(axes[:, k], scale):
             ax.imshow(im.permute(1, 2, 0).byte().cpu(), extent=(0, cols, rows, 0), interpolation='nearest',
                       aspect=patch_size[0] / patch_size[1])
             ax.set(xticks=range(cols + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[])
-            ax.grid(color='w', linewidth=.3, alpha=.6); ax.tick_params(length=0)
+            ax.grid(color='w', linewidth=.3, alpha=.6); ax.tick_params(length=0); ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.4)
     return fig

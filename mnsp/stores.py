@@ -171,6 +171,7 @@ def sheet_rows(self:Check, n, seed):
 
 # %% ../nbs/02c_stores.ipynb #9af1fb22
 @patch
+@plt.style.context('mnsp.figures')
 def sheet(self:Check,
     n=8,    # pictures per row
     seed=0, # of those at random

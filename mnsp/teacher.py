@@ -131,6 +131,7 @@ class EncoderTarget(nn.Module):
 
     def update(self, student: Encoder): "A frozen teacher does not learn"
 
+# %% ../nbs/07_teacher.ipynb #70d1b98b
 class EMATarget(EncoderTarget):
     "Features of the student's exponential moving average as target: the default when no checkpoint is given (our reading)"
     def __init__(self, encoder: Encoder, momentum: float = .996, own_scale: bool = False):
