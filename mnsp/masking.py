@@ -114,7 +114,8 @@ def show_masks(
         row[0].set_ylabel(name, rotation=0, ha='right', va='center')
         hidden = F.interpolate(mask.view(-1, 1, *grid).float(), images.shape[2:]) > .5
         for ax, im in zip(row, torch.where(hidden, 128, images[:len(mask)])):
-            ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest'); ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
+            ax.imshow(im.permute(1, 2, 0).byte().cpu(), interpolation='nearest')
+            ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.3)
     return fig
 
