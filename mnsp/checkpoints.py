@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from fastai.callback.core import Callback
 from fastai.torch_core import get_model
+from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -143,46 +144,53 @@ class Checkpoints(Callback):
         if self.budget.between() and (due or self.interrupt.ending): self.save()
     def after_fit(self): self.save(done=True)
 
-    def generators(self) -> dict: # name -> generator
-        "Of the model and of callbacks"
-        parts = dict(model=get_model(self.model), **{cb.name: cb for cb in self.learn.cbs})
-        return {k: g for k, p in parts.items() if isinstance(g := p.__dict__.get('generator'), torch.Generator)}
-    def own(self) -> dict:
-        "What differs between processes"
-        parts = {cb.name: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
-        return dict(loader=self.loader.state_dict(), callbacks=parts, random=random_state(self.generators()))
+# %% ../nbs/11b_checkpoints.ipynb #e7987962
+@patch
+def generators(self:Checkpoints) -> dict: # name -> generator
+    "Of the model and of callbacks"
+    parts = dict(model=get_model(self.model), **{cb.name: cb for cb in self.learn.cbs})
+    return {k: g for k, p in parts.items() if isinstance(g := p.__dict__.get('generator'), torch.Generator)}
 
-    def save(self, done: bool = False):
-        "Write a checkpoint and remove old ones; a warning when that fails"
-        if self.safe_step.in_a_row.item(): return                   # in trouble: the last good one stays the last
-        own = on_cpu(self.own())
-        gathered = [None] * processes() if rank() == 0 else None
-        if processes() > 1: dist.gather_object(own, gathered)
-        else: gathered = [own]
-        if rank() > 0: return
-        state = dict(settings=self.settings, step=self.budget.step(), train_iter=self.train_iter, done=done,
-                     model=get_model(self.model).state_dict(), optimizer=self.opt.state_dict(), processes=gathered)
-        path = self.folder / f'step-{self.budget.step()}.safetensors'
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_state(state, path)
-            self.written = path
-            for old in checkpoints(self.folder)[:-self.keep]: old.unlink()
-        except OSError as e:
-            last = f'the last good one is {self.written.name}' if self.written else 'there is none yet'
-            warnings.warn(f"{path} could not be written ({e.strerror or e}); {last}; training goes on", stacklevel=2)
+@patch
+def own(self:Checkpoints) -> dict:
+    "What differs between processes"
+    parts = {cb.name: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
+    return dict(loader=self.loader.state_dict(), callbacks=parts, random=random_state(self.generators()))
 
-    def restore(self, state: dict):
-        "Take up the run that wrote `state`"
-        check_settings(state['settings'], self.settings, len(state['processes']), self.folder)
-        own = state['processes'][rank()]
-        get_model(self.model).load_state_dict(state['model'])
-        self.opt.load_state_dict(state['optimizer'])
-        self.loader.load_state_dict([p['loader'] for p in state['processes']] if processes() > 1 else own['loader'])
-        self.learn.train_iter, self.written = state['train_iter'], self.folder / f"step-{state['step']}.safetensors"
-        for cb in self.learn.cbs:
-            if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(own['callbacks'][cb.name])
-        set_random_state(own['random'], self.generators())
+@patch
+def save(self:Checkpoints, done: bool = False):
+    "Write a checkpoint and remove old ones; a warning when that fails"
+    if self.safe_step.in_a_row.item(): return                   # in trouble: the last good one stays the last
+    own = on_cpu(self.own())
+    gathered = [None] * processes() if rank() == 0 else None
+    if processes() > 1: dist.gather_object(own, gathered)
+    else: gathered = [own]
+    if rank() > 0: return
+    state = dict(settings=self.settings, step=self.budget.step(), train_iter=self.train_iter, done=done,
+                 model=get_model(self.model).state_dict(), optimizer=self.opt.state_dict(), processes=gathered)
+    path = self.folder / f'step-{self.budget.step()}.safetensors'
+    try:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_state(state, path)
+        self.written = path
+        for old in checkpoints(self.folder)[:-self.keep]: old.unlink()
+    except OSError as e:
+        last = f'the last good one is {self.written.name}' if self.written else 'there is none yet'
+        warnings.warn(f"{path} could not be written ({e.strerror or e}); {last}; training goes on", stacklevel=2)
+
+# %% ../nbs/11b_checkpoints.ipynb #34b584a9
+@patch
+def restore(self:Checkpoints, state: dict):
+    "Take up the run that wrote `state`"
+    check_settings(state['settings'], self.settings, len(state['processes']), self.folder)
+    own = state['processes'][rank()]
+    get_model(self.model).load_state_dict(state['model'])
+    self.opt.load_state_dict(state['optimizer'])
+    self.loader.load_state_dict([p['loader'] for p in state['processes']] if processes() > 1 else own['loader'])
+    self.learn.train_iter, self.written = state['train_iter'], self.folder / f"step-{state['step']}.safetensors"
+    for cb in self.learn.cbs:
+        if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(own['callbacks'][cb.name])
+    set_random_state(own['random'], self.generators())
 
 # %% ../nbs/11b_checkpoints.ipynb #00000011
 def on_cpu(state):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 import matplotlib.pyplot as plt
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .alignment import alignment_loss
@@ -83,12 +84,6 @@ class Pretrainer(nn.Module):
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
 
-    def draw_mask(self, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
-        "A fresh mask for every picture"
-        cfg = self.cfg
-        ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
-        return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
-
     def forward(self,
         images: torch.Tensor, # uint8 [B, 3, H, W]
         guide: torch.Tensor | None = None, # uint8 [B, 3, H, W] guidance view; drawn when not given
@@ -115,6 +110,14 @@ class Pretrainer(nn.Module):
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
         return dict(loss=sum(parts.values()), **parts, cls=views.cls()[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})
+
+# %% ../nbs/11_pretrain.ipynb #ba9da5bc
+@patch
+def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
+    "A fresh mask for every picture"
+    cfg = self.cfg
+    ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
+    return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
 
 # %% ../nbs/11_pretrain.ipynb #0000000a
 _encoders = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2),
@@ -196,6 +199,7 @@ def feature_colours(
 
 # %% ../nbs/11_pretrain.ipynb #00000024
 @torch.no_grad()
+@plt.style.context('mnsp.figures')
 def show_reconstruction(
     model: Pretrainer,
     images: torch.Tensor, # uint8 [B, 3, H, W]: all are used, since the EMA target is centred over them
@@ -210,7 +214,7 @@ def show_reconstruction(
     model.generator = keep; model.train(was_training)
     scales = [s.cpu() for s in pyramid(images[:n], model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio)]
     n = len(images[:n])
-    fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(11, .75 * n * len(out['fills']) + .4), squeeze=False,
+    fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(7.6, .55 * n * len(out['fills']) + .4), squeeze=False,
                             layout='constrained')
     for t, fill in enumerate(out['fills']):
         grid = model.cfg.encoder.grid(fill['task'].scale)
@@ -224,5 +228,5 @@ def show_reconstruction(
             for ax, panel in zip(axs[t * n + i], panels): ax.imshow(panel, aspect='auto'); ax.axis('off')
             label = f"{fill['task'].name} at scale {fill['task'].scale}" if i == 0 else ''
             axs[t * n + i, 0].set_title(label, fontsize=8, loc='left')
-    for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=9)
+    for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=8)
     return fig

@@ -6,7 +6,7 @@
 __all__ = ['Recipe', 'lmim_recipe', 'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'hold_memory', 'compile_blocks',
            'NonBlockingLearner', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep',
            'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate', 'write_atomically', 'write_rows', 'read_log',
-           'History', 'TensorBoard', 'Progress', 'Interrupt', 'fit', 'default_device', 'accumulated', 'pretrain',
+           'History', 'TensorBoard', 'Progress', 'Interrupt', 'default_device', 'accumulated', 'fit', 'pretrain',
            'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
@@ -29,9 +29,10 @@ from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, SchedNo
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.torch_core import get_model
-from safetensors import SafetensorError
 from fastai.optimizer import OptimWrapper
+from fastai.torch_core import get_model
+from fastcore.basics import patch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
@@ -326,33 +327,42 @@ class History(Callback):
         self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
         self.write()
         self.safe_step.check()
-    def write(self):
-        "Add the last row to the file, or all when the file has not got the others"
-        if not self.path: return
-        try:
-            if self.behind: write_atomically(self.path, lambda p: write_rows(p, self.rows))
-            else: write_rows(self.path, self.rows[-1:], 'a')
-            self.behind = False
-        except OSError as e:
-            warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written", stacklevel=2)
-            self.behind = True
-    def health(self, cls):
-        "Spread and rank of [cls]; a warning when they have collapsed"
-        spread, rank = cls_spread(cls).item(), effective_rank(cls).item()
-        message = collapse_warning(spread, rank) if 'align' in self.pred else None
-        if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
-        return dict(cls_spread=round(spread, 6), cls_rank=round(rank, 3))
 
-    def state_dict(self):
-        return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, seconds=time.monotonic() - self.start)
-    def load_state_dict(self, state):
-        "Go on with the file's rows up to this step"
-        device = next(self.model.parameters()).device
-        self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x for x in (state['sums'], state['good']))
-        self.count, self.warned, self.start = state['count'], state['warned'], time.monotonic() - state['seconds']
-        self.rows = [row for row in read_log(self.path) if row['step'] <= self.budget.step()] if self.path else []
+# %% ../nbs/11a_training.ipynb #dc7645b2
+@patch
+def write(self:History):
+    "Add the last row to the file, or all when the file has not got the others"
+    if not self.path: return
+    try:
+        if self.behind: write_atomically(self.path, lambda p: write_rows(p, self.rows))
+        else: write_rows(self.path, self.rows[-1:], 'a')
+        self.behind = False
+    except OSError as e:
+        warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written", stacklevel=2)
         self.behind = True
-        if self.rows: self.write()
+
+@patch
+def health(self:History, cls):
+    "Spread and rank of [cls]; a warning when they have collapsed"
+    spread, rank = cls_spread(cls).item(), effective_rank(cls).item()
+    message = collapse_warning(spread, rank) if 'align' in self.pred else None
+    if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
+    return dict(cls_spread=round(spread, 6), cls_rank=round(rank, 3))
+
+@patch
+def state_dict(self:History):
+    "What a checkpoint must hold of the log"
+    return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, seconds=time.monotonic() - self.start)
+
+@patch
+def load_state_dict(self:History, state):
+    "Go on with the file's rows up to this step"
+    device = next(self.model.parameters()).device
+    self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x for x in (state['sums'], state['good']))
+    self.count, self.warned, self.start = state['count'], state['warned'], time.monotonic() - state['seconds']
+    self.rows = [row for row in read_log(self.path) if row['step'] <= self.budget.step()] if self.path else []
+    self.behind = True
+    if self.rows: self.write()
 
 # %% ../nbs/11a_training.ipynb #00000021
 class TensorBoard(Callback):
@@ -419,6 +429,16 @@ class Interrupt(Callback):
     def after_batch(self):
         if self.ending and self.budget.between(): raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
 
+# %% ../nbs/11a_training.ipynb #0e7264bd
+def default_device() -> torch.device:
+    "A GPU if there is one"
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+def accumulated(loader, n: int) -> GradientAccumulation:
+    "fastai's callback for steps of n batches"
+    if not loader.drop_last: raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
+    return GradientAccumulation(n * loader.batch_size)
+
 # %% ../nbs/11a_training.ipynb #00000026
 def fit(
     model: nn.Module,
@@ -460,15 +480,6 @@ def fit(
         if bar is not None: learn.progress.close()                  # also when the run dies
     return learn
 
-def default_device() -> torch.device:
-    "A GPU if there is one"
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-def accumulated(loader, n: int) -> GradientAccumulation:
-    "fastai's callback for steps of n batches"
-    if not loader.drop_last: raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
-    return GradientAccumulation(n * loader.batch_size)
-
 # %% ../nbs/11a_training.ipynb #00000027
 def pretrain(
     model: Pretrainer,
@@ -494,18 +505,21 @@ def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
 # %% ../nbs/11a_training.ipynb #00000032
+@plt.style.context('mnsp.figures')
 def show_losses(
     rows: list, # `History.rows`
     title: str = '',
 ) -> plt.Figure:
     "Curves of the loss and its parts"
-    fig, ax = plt.subplots(figsize=(6, 2.6), layout='constrained')
+    fig, ax = plt.subplots(figsize=(7, 2.5), layout='constrained')
     for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
-        ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2 if name == 'loss' else 1)
-    ax.set(xlabel='step', title=title); ax.set_ylim(bottom=0); ax.legend(fontsize=8); ax.grid(alpha=.3)
+        ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2.5 if name == 'loss' else 1.5)
+    ax.set(xlabel='step', title=title); ax.set_ylim(bottom=0); ax.grid()
+    ax.legend(loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
 # %% ../nbs/11a_training.ipynb #00000034
+@plt.style.context('mnsp.figures')
 def show_runs(
     runs: dict, # name -> `History.rows`, or `read_log`
 ) -> plt.Figure:
@@ -513,12 +527,12 @@ def show_runs(
     names = list(dict.fromkeys(k for rows in runs.values() for k in rows[0] if k not in ('step', 'seconds')))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    fig, axs = plt.subplots(lines, columns, figsize=(4 * columns, 2.2 * lines + .3), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(lines, columns, figsize=(2.5 * columns, 1.6 * lines + .3), squeeze=False, layout='constrained')
     for ax, name in zip(axs.flat, names):
         for run, rows in runs.items():
-            if name in rows[0]: ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=run, lw=1)
-        ax.set_title(name, fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8)
+            if name in rows[0]: ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=run)
+        ax.set_title(name); ax.grid()
     for ax in axs.flat[len(names):]: ax.axis('off')
-    for ax in axs[-1]: ax.set_xlabel('step', fontsize=8)
-    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside upper left', ncols=4, fontsize=8)
+    for ax in axs[-1]: ax.set_xlabel('step')
+    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside upper left', ncols=4)
     return fig
