@@ -132,6 +132,7 @@ class Marks:
             sums[name] += a.elapsed_time(b) / 1000 if self.cuda else b - a
         return dict(sums)
 
+# %% ../nbs/11d_speed.ipynb #5f76e9f9
 @contextmanager
 def watched(
     model: Pretrainer,
