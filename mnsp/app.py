@@ -18,8 +18,9 @@ from .sources import DataError
 # %% ../nbs/19a_app.ipynb #00000007
 def drawing(picture, reading) -> Image.Image: # RGB
     "The picture with its characters where they were read"
-    fig, file = show_readings([picture], [reading]), io.BytesIO()
-    fig.savefig(file, format='png', dpi=150, bbox_inches='tight')
+    with plt.style.context('mnsp.figures'):
+        fig, file = show_readings([picture], [reading]), io.BytesIO()
+        fig.savefig(file, format='png', bbox_inches='tight')
     plt.close(fig)
     return Image.open(file).convert('RGB')
 
@@ -57,7 +58,8 @@ def page(
         except DataError as e: raise gr.Error(str(e), print_exception=False) from None
 
     with gr.Blocks(title='mnsp: read a word', analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown('# Read a word\nDrop a picture of one word or line.' + (f'\n\n*{reader.note}*' if reader.note else ''))
+        note = f'\n\n*{reader.note}*' if reader.note else ''
+        gr.Markdown(f'# Read a word\nDrop a picture of one word or line.{note}')
         with gr.Row():
             with gr.Column():
                 upload = gr.Image(type='filepath', sources=['upload', 'clipboard'], label='Picture', elem_id='picture',
@@ -69,13 +71,14 @@ def page(
                 text = gr.Textbox(label='Text', elem_id='text')
                 about = gr.Textbox(label='Confidence', lines=3, elem_id='about')
         gr.Markdown('### Where the decoder looked')
-        looks = gr.Image(show_label=False, elem_id='looks', interactive=False, format='png', buttons=['download', 'fullscreen'])
+        looks = gr.Image(show_label=False, elem_id='looks', interactive=False, format='png',
+                         buttons=['download', 'fullscreen'])
         for event in (upload.change, beams.release): event(answer, [upload, beams], [text, about, looks])
     return blocks
 
 # %% ../nbs/19a_app.ipynb #0000000b
-_policy = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-           "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:")
+_policy = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+           "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:")
 
 def web_app(
     reader: Recognizer,
@@ -94,8 +97,8 @@ def web_app(
         return response
 
     theme = gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-    return gr.mount_gradio_app(app, page(reader), '/', max_file_size=int(max_megabytes * 2**20), footer_links=[], theme=theme,
-                               ssr_mode=False, enable_monitoring=False, show_error=True)
+    return gr.mount_gradio_app(app, page(reader), '/', max_file_size=int(max_megabytes * 2**20), footer_links=[],
+                               theme=theme, ssr_mode=False, enable_monitoring=False, show_error=True)
 
 def serve(
     reader: Recognizer,

@@ -69,7 +69,8 @@ def attention_maps(
 ) -> torch.Tensor: # float32 [B, heads, 1+N, 1+N]; [cls] first, rows are queries
     "The attention matrices of one block; the model is not changed"
     layer = _layer(layer, encoder.blocks)
-    return attention_weights(encoder.blocks[layer].attn, _attention_inputs(encoder, images, [layer], scale)[layer], sharpness)
+    x = _attention_inputs(encoder, images, [layer], scale)[layer]
+    return attention_weights(encoder.blocks[layer].attn, x, sharpness)
 
 # %% ../nbs/15_attention.ipynb #000000d02
 @torch.no_grad()
@@ -221,7 +222,8 @@ def query_heat(
 ) -> torch.Tensor: # [B, rows, cols]
     "Where one query looks, in multiples of equal attention"
     at = query if isinstance(query, int) else 0 if query == 'cls' else 1 + query[0] * grid[1] + query[1]
-    if not 0 <= at < maps.shape[2]: raise ValueError(f"query {query} is outside these maps, which have {maps.shape[2]} queries")
+    if not 0 <= at < maps.shape[2]:
+        raise ValueError(f"query {query} is outside these maps, which have {maps.shape[2]} queries")
     places = picture_attention(maps[:, :, at:at + 1])[:, :, 0]
     places = places.mean(1) if head is None else places[:, head]
     return (places * grid[0] * grid[1]).unflatten(1, grid).cpu()
@@ -251,8 +253,9 @@ def show_attention(
     grid = grid or _grid_for(next(iter(maps.values())).shape[-1] - 1, *images.shape[2:])
     heats = {(title, q): query_heat(m, q, grid, head) for title, m in maps.items() for q in queries}
     limit = limit or max(2., max(h.max().item() for h in heats.values()))
-    shape = len(images), 1 + len(heats)
-    fig, axes = plt.subplots(*shape, figsize=(2.6 * shape[1], .3 + .75 * shape[0]), layout='constrained', squeeze=False)
+    shape, width = (len(images), 1 + len(heats)), min(2.3, 6.9 / (1 + len(heats)))    # of a panel, in inches
+    size = width * shape[1] + .7, (width / 4 + .1) * shape[0] + .25
+    fig, axes = plt.subplots(*shape, figsize=size, layout='constrained', squeeze=False)
     for ax in axes.flat:
         ax.axis('off')
     for image, line in zip(images, axes, strict=True):
@@ -262,5 +265,5 @@ def show_attention(
         column[0].set_title(f'{title} {asks}'.strip(), fontsize=9)
         for ax, image, h in zip(column, images, heat, strict=True):
             shown = _draw_heat(ax, image, h, query, grid, limit)
-    fig.colorbar(shown, ax=axes, label='× equal', fraction=.02, extend='max')
+    fig.colorbar(shown, ax=axes, label='× equal', fraction=.03, extend='max')
     return fig

@@ -52,7 +52,8 @@ def read_list(
 ) -> list: # of names
     "The names of a list file; DataError when there are none or one occurs twice"
     try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as e: raise DataError(f"{path}: cannot be read as a list of pictures ({e})") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: cannot be read as a list of pictures ({e})") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names: raise DataError(f"{path}: no picture names in it; write one per line")
     if len(set(names)) < len(names):
@@ -130,7 +131,8 @@ def _own_sets(evaluation):
                          f"evaluation is in {evaluation.metric}; evaluate with the matching rules")
     scores = {}
     for name, (b, s) in found.items():
-        if b == benchmark and s in scores: raise ValueError(f"evaluation has {s} twice ({name}); keep one version of it")
+        if b == benchmark and s in scores:
+            raise ValueError(f"evaluation has {s} twice ({name}); keep one version of it")
         if b == benchmark: scores[s] = evaluation.sets[name]
     return benchmark, scores
 

@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
         x: torch.Tensor, # [B, T, D]; T = 1 with a cache
         picture: tuple, # the picture's keys and values for this layer
         cache: dict | None = None, # kept keys and values of earlier positions; updated
-        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: which positions may be attended to; None: the earlier ones
+        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: positions to attend to; None: the earlier ones
     ) -> torch.Tensor: # [B, T, D]
         "One layer"
         normed = self.norm1(x)
@@ -207,6 +207,7 @@ def begin(self:Recognizer,
     keys = pictures[0][0]
     return torch.full((len(keys), 1), self.charset.bos, device=keys.device), [{} for _ in self.layers], max_len
 
+# %% ../nbs/12_recognizer.ipynb #b6e61435
 @patch
 @torch.inference_mode()
 def spell(self:Recognizer,
@@ -394,7 +395,7 @@ def with_charset(
         raise ValueError(f"max_len {max_len}: this reader's table of positions ends at {recognizer.cfg.max_len}")
     for name, old in own.items():
         if name == 'char_emb.weight': state[name][now] = old[was].to(state[name])
-        elif name.startswith('classifier.'): state[name][now[:-1]] = old[was[:-1]].to(state[name])   # BOS is never written
+        elif name.startswith('classifier.'): state[name][now[:-1]] = old[was[:-1]].to(state[name])  # never BOS
         elif name == 'positions': state[name] = old[:other.cfg.max_len]
         else: state[name] = old
     other.load_state_dict(state)

@@ -9,7 +9,9 @@ import time
 import lmdb
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from mnsp.cli import app
 from mnsp.decoder import DecoderConfig
 from mnsp.encoder import EncoderConfig
 from mnsp.hub import load_model
@@ -152,6 +154,30 @@ def test_interrupted_demo_keeps_what_it_has(words, tmp_path):
     assert (out / 'pretrained' / 'model.safetensors').exists() and (out / 'report.html').exists()
 
 
+@pytest.mark.parametrize('command, extra', [('pretrain', ['--preset', 'nano']), ('finetune', [])])
+def test_max_broken_says_how_many_broken_pictures_are_borne(tmp_path, command, extra):
+    "One in three is broken: too many by default"
+    folder = write_words(tmp_path / 'words', 24)
+    for i in range(0, 24, 3): (folder / f'{i}.png').write_bytes(b'no picture')
+    train = command, '--data', folder, '--steps', 4, '--batch-size', 8, '--workers', 0, *extra
+    one_line_error(*run(*train, '--out', tmp_path / 'a'), 'are broken, more than 20%')
+    code, stdout, stderr = run(*train, '--out', tmp_path / 'b', '--max-broken', .5)
+    assert code == 0, stderr
+    assert 'broken' in stdout and (tmp_path / 'b' / 'model.safetensors').is_file()
+
+
+@pytest.mark.parametrize('command', ['pretrain', 'finetune'])
+def test_compile_compiles_the_blocks(tmp_path, words, command, monkeypatch):
+    "What compiling gains and keeps is tested with the loop; here, that the option arrives there"
+    compiled = []
+    monkeypatch.setattr('mnsp.training.compile_blocks', compiled.append)
+    short = ['--data', str(words), '--steps', '1', '--batch-size', '8', '--workers', '0']
+    for extra in ([], ['--compile']):
+        done = CliRunner().invoke(app, [command, *short, '--out', str(tmp_path / str(len(extra))), *extra])
+        assert done.exit_code == 0, done.output
+    assert [type(model).__name__ for model in compiled] == [dict(pretrain='Pretrainer', finetune='Recognizer')[command]]
+
+
 def test_two_stages(tmp_path, words):
     "A MAE first, then LMIM with its encoder frozen as teacher: one command"
     out = tmp_path / 'lmim'
@@ -165,6 +191,7 @@ def test_two_stages(tmp_path, words):
     assert not torch.equal(mae.encoder.cls_token, lmim.encoder.cls_token)
     assert (lmim.cfg.mask_ratio, lmim.cfg.decoder.order, mae.cfg.mask_ratio) == (.5, 'ca-sa', .75)
     assert (out / 'teacher' / 'log.csv').is_file() and (out / 'log.csv').is_file()
+    one_line_error(*run('pretrain', '--data', words, '--out', out, '--preset', 'huge'), '--preset', 'nano, tiny, small, base')
     one_line_error(*run('pretrain', '--data', words, '--out', out, '--teacher', tmp_path / 'nowhere'), 'nowhere')
     one_line_error(*run('pretrain', '--data', words, '--out', out, '--set', 'ratio=.5'), 'ratio=.5', 'mask_ratio')
 
