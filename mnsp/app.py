@@ -78,7 +78,8 @@ def page(
 
 # %% ../nbs/19a_app.ipynb #0000000b
 _policy = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-           "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:")
+           "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+           "connect-src 'self' data: blob:; worker-src 'self' blob:")
 
 def web_app(
     reader: Recognizer,
