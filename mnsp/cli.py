@@ -146,7 +146,7 @@ def _pretrain(model, loader, out, every, resume, settings, **how):
 # %% ../nbs/20_cli.ipynb #62bfbd8a
 _teachers = ("What is to be predicted: pixels, ema (features of a moving average), mae (two stages: a MAE is pre-trained "
              "first, for as long again, and frozen), or a pre-training's folder or published file, whose encoder is "
-             "frozen. Left out: pixels for mae, else ema.")
+             "frozen. Left out: pixels.")
 
 _settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, guide=strong, align=0, "
              "align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")

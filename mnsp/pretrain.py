@@ -34,7 +34,7 @@ class PretrainConfig:
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     tasks: tuple = mim_task() # of `FillTask`
-    teacher: str = 'ema' # 'pixels', 'ema', 'random' (ablation), or 'frozen' (then an encoder is passed to `Pretrainer`)
+    teacher: str = 'pixels' # or 'ema', 'random' (ablation), or 'frozen' (then an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
     coarse_target: str = 'pooled' # of a feature target at coarse scales: 'pooled' from the finest, or the scale's 'own'

@@ -133,7 +133,7 @@ class EncoderTarget(nn.Module):
 
 # %% ../nbs/07_teacher.ipynb #70d1b98b
 class EMATarget(EncoderTarget):
-    "Features of the student's exponential moving average as target: the default when no checkpoint is given (our reading)"
+    "Features of the student's exponential moving average as target (our choice; the papers have none)"
     def __init__(self, encoder: Encoder, momentum: float = .996, own_scale: bool = False):
         super().__init__(encoder, own_scale)
         self.momentum = momentum
@@ -158,5 +158,5 @@ def make_teacher(
     if teacher == 'ema': return EMATarget(student, momentum, own_scale)
     if teacher == 'random': return EncoderTarget(Encoder(student.cfg), own_scale)
     if teacher == 'frozen': raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
-                                             "load_model('runs/mae').encoder, or teacher='ema' to go without")
+                                             "load_model('runs/mae').encoder, or teacher='pixels' to go without")
     raise ValueError(f"teacher must be 'pixels', 'ema', 'random' or an Encoder, got {teacher!r}")
