@@ -272,8 +272,8 @@ def training_sections(run: DemoRun) -> list:
     "Loss curves and the reading curve"
     out = []
     if run.pretraining.rows:
-        out.append(Section('Pre-training', 'The loss and its parts. The target is the hidden pixels, each patch brought to zero mean '
-                           'and unit variance. cls_spread is 0 when all words look alike to [cls].',
+        out.append(Section('Pre-training', 'The loss and its parts. The target is the hidden pixels, each patch brought to zero '
+                           'mean and unit variance. cls_spread is 0 when all words look alike to [cls].',
                            [show_losses(run.pretraining.rows)]))
     if run.finetuning.rows:
         figures = [show_losses(run.finetuning.rows)]
