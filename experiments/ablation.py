@@ -26,7 +26,7 @@ budgets = {
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
-on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels'
+on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels, unaligned', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels'
 
 
 def arms(size):
@@ -48,6 +48,7 @@ def arms(size):
         'MNSP, moving average': replace(base, teacher='ema'),
         'LMIM, pixels': replace(lmim(size), teacher='pixels'),
         'NSP only, pixels': changed(tasks=nsp_tasks(3)),
+        'NSP only, pixels, unaligned': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP, pixels': changed(align=0.),
         'MNSP, pixels': pixels,
         'unguided': changed(**blind),
