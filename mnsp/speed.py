@@ -77,9 +77,9 @@ def build(
     loop: Loop = Loop(),
     device: torch.device | str = 'cpu',
 ) -> tuple: # `Pretrainer` in training mode, optimizer
-    "A model with seeded weights; its feature targets come from a frozen encoder, as in LMIM"
+    "A model with seeded weights; a guided one has the features of a frozen encoder as target, as in LMIM"
     torch.manual_seed(0)
-    teacher = None if cfg.teacher == 'pixels' else Encoder(replace(cfg.encoder, n_scales=1))
+    teacher = Encoder(replace(cfg.encoder, n_scales=1)) if cfg.guide else None
     model = Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
     if loop.compiled: compile_blocks(model)
     if loop.fused: return model, make_optimizer(model, 1e-4)
