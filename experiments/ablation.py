@@ -31,7 +31,8 @@ on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels, unaligned', 'NSP only, pix
 
 def arms(size):
     "Name -> arm: methods that learn a MAE's features, the same on pixels, then one change to MNSP on pixels each"
-    base, pixels = replace(mnsp(size), teacher='frozen'), replace(mnsp(size), teacher='pixels')
+    base = replace(mnsp(size), teacher='frozen', align=1.)
+    pixels = replace(base, teacher='pixels')
     def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
     def changed(**kwargs): return replace(pixels, **kwargs)
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))

@@ -16,7 +16,7 @@ from mnsp.study import comparison_command
 
 def arms(size):
     "Name -> configuration"
-    full = replace(mnsp(size), teacher='frozen')
+    full = replace(mnsp(size), teacher='frozen', align=1.)
     return {'no pre-training': None, 'MAE': mae(size), 'LMIM': replace(lmim(size), teacher='frozen'),
             'NSP only': replace(full, tasks=nsp_tasks(3)), 'MNSP': full}
 
