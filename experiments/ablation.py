@@ -53,7 +53,6 @@ def arms(size):
         'MIM + NSP, pixels': changed(align=0.),
         'MNSP, pixels': pixels,
         'unguided': changed(**blind),
-        'unguided, unaligned': changed(align=0., **blind),
         'guided at the finest': changed(guide_at='finest'),
         'align weight .1': changed(align=.1),
         'align variance .1': changed(align_variance=.1),
