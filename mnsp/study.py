@@ -41,7 +41,7 @@ from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .synth import SynthWords, World, demo_world
-from .training import autocast, fit, make_optimizer, pretrain
+from .training import History, autocast, fit, make_optimizer, pretrain
 
 # %% ../nbs/21_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise
@@ -232,6 +232,7 @@ def pretrain_arm(
     seed: int = 0,
     teacher: Encoder | None = None, # to be frozen, if the arm wants one
     cbs: list = (), # fastai callbacks besides
+    log: Path | None = None, # file of the losses, for a run that may be taken up again
 ) -> tuple: # the encoder, and the rows of its losses
     "Pre-train one arm"
     torch.manual_seed(seed)
@@ -244,7 +245,7 @@ def pretrain_arm(
     loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
     steps = arm.own_steps(study.steps)
     learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1., cbs=list(cbs),
-                     compile=torch.cuda.is_available())
+                     history=History(path=log), compile=torch.cuda.is_available())
     return model.encoder, learn.history.rows
 
 def start_from(encoder: Encoder, other: Encoder):
@@ -273,11 +274,13 @@ def kept_or_pretrained(
         return load_model(folder, 'Encoder'), found['losses'], found['seconds']
     start = time.monotonic()
     cbs = [Checkpoints(folder / 'checkpoints', 250, keep=1, resume=True, settings=asked)] if keep else []
-    encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs)
+    if keep: folder.mkdir(parents=True, exist_ok=True)
+    encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs, folder / 'losses.csv' if keep else None)
     seconds = time.monotonic() - start
     if keep:
         save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
         shutil.rmtree(folder / 'checkpoints', ignore_errors=True)     # none without pre-training
+        (folder / 'losses.csv').unlink(missing_ok=True)
     return encoder, losses, seconds
 
 # %% ../nbs/21_study.ipynb #000000122
