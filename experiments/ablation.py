@@ -67,7 +67,7 @@ def arms(size):
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
         'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
         'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
-        'coarse tokens as queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
+        'queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
         'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
     }
 
