@@ -1,6 +1,6 @@
 """Does next-scale prediction help people read? MNSP, its parts, its ancestors and its switches at equal steps.
 
-    python experiments/ablation.py                                      # about half an hour of one core per seed
+    python experiments/ablation.py                                      # about an hour of one core per seed
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
     python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
 
