@@ -16,13 +16,18 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 python_maximum_signature_line_length = 60
 add_module_names = False
+python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "mnsp"
 html_static_path = [str(docs/"_static")]
 html_css_files = ["mnsp.css"]
+html_js_files = [("mnsp.js", dict(defer="defer"))]
+html_favicon = str(docs/"_static"/"favicon.svg")
+html_context = dict(default_mode="auto")
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = dict(home_page_in_toc=False, show_toc_level=2, navbar_persistent=[], use_fullscreen_button=False,
-                          use_download_button=False)
+                          use_download_button=False, footer_content_items=["copyright"],
+                          pygments_light_style="a11y-high-contrast-light", pygments_dark_style="github-dark")

@@ -38,9 +38,12 @@ def members(module):
 
 
 def methods(cls):
-    "Name -> function: the public methods of a class that say what they do."
-    found = {name: function(obj) for name, obj in vars(cls).items() if not name.startswith("_")}
-    return {name: f for name, f in found.items() if f and f.__doc__ and f.__module__.startswith("mnsp.")}
+    "Name -> kind, function: the public methods and properties of a class that say, in words or a comment, what they do."
+    found = {name: getattr(cls, name) for name in vars(cls) if not name.startswith("_")}
+    kinds = {name: ("property", obj.fget) if isinstance(obj, property) else ("method", function(obj))
+             for name, obj in found.items()}
+    return {name: (kind, f) for name, (kind, f) in kinds.items() if f and f.__module__.startswith("mnsp.")
+            and (f.__doc__ or any(docments(f, returns=True).values()))}
 
 
 objects = {}  # name -> modules that define it
@@ -74,15 +77,18 @@ class Shown(str):
 
 def signature(obj):
     "Parameters with types and defaults, in one line."
+    def typed(annotation): return Shown(annotation) if isinstance(annotation, str) else annotation
     def readable(p):
+        p = p.replace(annotation=typed(p.annotation))
         if p.default is p.empty or isinstance(p.default, str): return p
         text = getattr(p.default, "__name__", re.sub(r" at 0x\w+", "", repr(p.default)))
         return p.replace(default=Shown(text if len(text) < 50 else f"{type(p.default).__name__}(…)"))
     try: found = inspect.signature(obj)
     except ValueError: return "()"  # a class that takes what its built-in base takes
     kept = [readable(p) for name, p in found.parameters.items() if name not in ("self", "cls")]
-    returned = found.return_annotation if not inspect.isclass(obj) else found.empty
-    return re.sub(r"\s+", " ", str(found.replace(parameters=kept, return_annotation=returned)))
+    returned = typed(found.return_annotation) if not inspect.isclass(obj) else found.empty
+    text = re.sub(r"\s+", " ", str(found.replace(parameters=kept, return_annotation=returned)))
+    return text.replace("torch._C.", "torch.")  # where torch has hidden its Generator
 
 
 def described(kind, name, obj, inside=()):
@@ -91,12 +97,13 @@ def described(kind, name, obj, inside=()):
     said = {p: linked(text, here) for p, text in docments(obj, returns=True).items() if text and p not in ("self", "cls")}
     fields = [f":returns: {text}" if p == "return" else f":param {p}: {text}" for p, text in said.items()]
     fence = ":::::" if kind == "class" else ":::"
+    head = name if kind == "property" else name + signature(obj)
     doc = linked(inspect.cleandoc(obj.__doc__), here) if obj.__doc__ and not obj.__doc__.startswith(f"{name}(") else ""
-    return "\n".join([f"{fence}{{py:{kind}}} {name}{signature(obj)}", "", doc, "", *fields, "", *inside, fence, ""])
+    return "\n".join([f"{fence}{{py:{kind}}} {head}", "", doc, "", *fields, "", *inside, fence, ""])
 
 
 def described_class(name, cls):
-    inside = [described("method", key, f) for key, f in methods(cls).items()]
+    inside = [described(kind, key, f) for key, (kind, f) in methods(cls).items()]
     return described("class", name, cls, inside)
 
 
@@ -108,7 +115,8 @@ def commands(app):
 
 def reference(short, module, room):
     "The reference page of one module."
-    parts = [f"# mnsp.{short}", f"From the notebook [{room}](/{rooms[room]}).", f"```{{py:module}} mnsp.{short}\n```"]
+    parts = [f"# mnsp.{short}", f"*{linked(module.__doc__ or '')}*", f"From the notebook [{room}](/{rooms[room]}).",
+             f"```{{py:module}} mnsp.{short}\n```"]
     if short == "cli": return "\n\n".join([*parts, commands(module.app)])
     parts += [described_class(name, obj) if inspect.isclass(obj) else described("function", name, obj)
               for name, obj in members(module).items()]

@@ -133,28 +133,34 @@ def _config(size, n_scales, guided, tasks, **kwargs):
     else: decoder = DecoderConfig(512, 2 if guided else 8, 16, 2048, guided, dropout=.1 if guided else 0.)
     return PretrainConfig(EncoderConfig(**sizes[size], n_scales=n_scales), decoder, tasks, **kwargs)
 
-def mae(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
+def mae(
+    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+) -> PretrainConfig:
     "MAE: one scale, no guide, normalised pixels, 75 % hidden, a decoder of 8 blocks (as MAERec pre-trains)"
     return _config(size, 1, False, mim_task(), teacher='pixels', guide=None, mask_ratio=.75)
 
-def lmim(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
+def lmim(
+    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+) -> PretrainConfig:
     "LMIM: one scale, guided, 80 % hidden; pass a MAE encoder as teacher to have the paper's"
     return _config(size, 1, True, mim_task())
 
-def mnsp(size: str = 'small') -> PretrainConfig: # 'nano', 'tiny', 'small' or 'base'
+def mnsp(
+    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+) -> PretrainConfig:
     """MNSP: three scales, masked image modelling and masked next-scale prediction, all [cls] aligned (our reading); the
     alignment weighs a tenth of LMIM's, since more cost reading in the study"""
     return _config(size, 3, True, mnsp_tasks(), align=.1)
 
-def mae_tiny(): return mae('tiny')
-def mae_small(): return mae('small')
-def mae_base(): return mae('base')
-def lmim_tiny(): return lmim('tiny')
-def lmim_small(): return lmim('small')
-def lmim_base(): return lmim('base')
-def mnsp_tiny(): return mnsp('tiny')
-def mnsp_small(): return mnsp('small')
-def mnsp_base(): return mnsp('base')
+def mae_tiny() -> PretrainConfig: return mae('tiny')
+def mae_small() -> PretrainConfig: return mae('small')
+def mae_base() -> PretrainConfig: return mae('base')
+def lmim_tiny() -> PretrainConfig: return lmim('tiny')
+def lmim_small() -> PretrainConfig: return lmim('small')
+def lmim_base() -> PretrainConfig: return lmim('base')
+def mnsp_tiny() -> PretrainConfig: return mnsp('tiny')
+def mnsp_small() -> PretrainConfig: return mnsp('small')
+def mnsp_base() -> PretrainConfig: return mnsp('base')
 
 # %% ../nbs/11_pretrain.ipynb #00000011
 def with_settings(
