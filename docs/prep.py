@@ -2,16 +2,19 @@
 import ast
 import importlib
 import inspect
+import io
 import json
 import re
 import shutil
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import typer
 import yaml
 from fastcore.docments import docments
 from nbdev.serve import proc_nbs
+from PIL import Image
 from typer.cli import get_docs_for_click
 
 root = Path(__file__).resolve().parent.parent
@@ -136,6 +139,15 @@ def front_matter(notebook):
     return yaml.safe_load(raw.strip().strip("-")) or {}
 
 
+def picture_options(cell):
+    "Width on the page of a cell's pictures: 100 pixels for an inch as drawn, whatever the resolution they are stored in."
+    found = [data for output in cell.get("outputs", []) for kind, data in output.get("data", {}).items()
+             if kind in ("image/png", "image/jpeg")]
+    pictures = [Image.open(io.BytesIO(b64decode("".join(data)))) for data in found]
+    widths = [100 * picture.width / picture.info["dpi"][0] for picture in pictures if "dpi" in picture.info]
+    return dict(mystnb=dict(image=dict(width=f"{max(widths):.0f}px"))) if widths else {}
+
+
 def shown_cell(cell, here):
     "A cell without directives; those that the tests leave out say so."
     text = "".join(cell["source"])
@@ -144,7 +156,7 @@ def shown_cell(cell, here):
     code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
     tags = ["remove-input"] if re.search(r"^#\|\s*echo:\s*false\b", text, re.M) else []
     note = f"# {' and '.join(skipped)}: runs only when asked for\n" if skipped else ""
-    return {**cell, "metadata": dict(tags=tags) if tags else {}, "source": note + code}
+    return {**cell, "metadata": dict(tags=tags) | picture_options(cell), "source": note + code}
 
 
 def folded(cells):

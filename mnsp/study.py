@@ -480,7 +480,7 @@ def show_comparison(
 ) -> plt.Figure:
     "Each arm's mean and seeds, a panel per figure"
     fig, axs = plt.subplots(1, len(figures), sharey=True, squeeze=False, layout='constrained',
-                            figsize=(1.5 + 3 * len(figures), .6 + .27 * len({r['arm'] for r in rows})))
+                            figsize=(7.6, .6 + .27 * len({r['arm'] for r in rows})))
     for ax, (figure, title) in zip(axs[0], figures.items()):
         means = spread_over_seeds(rows, figure)
         for y, (arm, (mean, _, _)) in enumerate(means.items()):

@@ -97,7 +97,7 @@ def test_formulas_and_their_fonts_are_local(site, pages):
 def test_every_notebook_is_there_with_its_pictures(site, pages, notebooks):
     for name, notebook in notebooks.items():
         content = pages[f"{name}.html"]
-        wanted = sum("image/png" in output.get("data", {}) for cell in notebook["cells"]
+        wanted = sum(any(kind.startswith("image/") for kind in output.get("data", {})) for cell in notebook["cells"]
                      if not re.search(r"^#\|\s*hide\b", "".join(cell["source"]), re.MULTILINE)
                      for output in cell.get("outputs", []))
         pictures = [address for address in content.loads if "_images/" in address]
