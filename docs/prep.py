@@ -83,7 +83,8 @@ def signature(obj):
     def typed(annotation): return Shown(annotation) if isinstance(annotation, str) else annotation
     def readable(p):
         p = p.replace(annotation=typed(p.annotation))
-        if p.default is p.empty or isinstance(p.default, str): return p
+        if p.default is p.empty or isinstance(p.default, str) and len(p.default) < 50: return p
+        if isinstance(p.default, str): return p.replace(default=p.default[:20] + "…")
         text = getattr(p.default, "__name__", re.sub(r" at 0x\w+", "", repr(p.default)))
         return p.replace(default=Shown(text if len(text) < 50 else f"{type(p.default).__name__}(…)"))
     try: found = inspect.signature(obj)

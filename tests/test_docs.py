@@ -114,6 +114,7 @@ def test_reference_tells_shapes_of_everything_exported(pages):
     assert {f"mnsp.pyramid.{name}" for name in module.__all__} <= found
     assert "uint8 or float [B, 3, H, W], 0..255" in text and "(height, width) of the finest scale in pixels" in text
     assert "mnsp.pretrain.Pretrainer.forward" in pages["api/pretrain.html"].ids  # methods too
+    assert {"mnsp.encoder.EncoderConfig.sizes", "mnsp.encoder.EncoderConfig.grid"} <= pages["api/encoder.html"].ids
     assert "mnsp pretrain" in "".join(pages["api/cli.html"].text)
 
 
@@ -123,3 +124,4 @@ def test_search_knows_rooms_and_functions(site):
     assert {"03_pyramid", "api/pyramid"} <= set(index["docnames"])
     assert "pyramid" in index["titleterms"] and "token_centr" in str(index["terms"].keys())
     assert {"scale_sizes", "token_centres"} <= {entry[-1] for entry in index["objects"]["mnsp.pyramid"]}
+    assert "from_pretrained" in {entry[-1] for entry in index["objects"]["mnsp.reading.Recognizer"]}
