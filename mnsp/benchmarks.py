@@ -26,7 +26,8 @@ class Benchmark:
 
 benchmarks = dict(
     common=Benchmark('Six common sets', 'waics', dict(
-        IIIT5K=(3000,), IC13=(1015, 857), SVT=(647,), IC15=(2077, 1811), SVTP=(645,), CUTE80=(288,))),
+        IIIT5K=(3000,), IC13=(1015, 857), SVT=(647,), IC15=(2077, 1811),
+        SVTP=(645,), CUTE80=(288,))),
     union14m=Benchmark('Union14M-Benchmark', 'waics', dict(
         curve=(2426,), multi_oriented=(1369,), artistic=(900,), contextless=(779,), salient=(1585,),
         multi_words=(829,), general=(400_000,))),
@@ -34,15 +35,17 @@ benchmarks = dict(
         scene=(63_646,), web=(14_059,), document=(50_000,), handwriting=(23_389,))))
 
 # %% ../nbs/14a_benchmarks.ipynb #00000008
-_ALIASES = dict(iiit='IIIT5K', icdar2013='IC13', icdar2015='IC15', cute='CUTE80', svtperspective='SVTP',
-                multiword='multi_words', doc='document', hand='handwriting')
-_VERSION = {'test', 'eval', 'lmdb', 'subset', '857', '1015', '1811', '2077', '3000', '647', '645', '288'}
+_ALIASES = dict(iiit='IIIT5K', icdar2013='IC13', icdar2015='IC15', cute='CUTE80',
+                svtperspective='SVTP', multiword='multi_words', doc='document', hand='handwriting')
+_VERSION = {'test', 'eval', 'lmdb', 'subset',
+            '857', '1015', '1811', '2077', '3000', '647', '645', '288'}
 
 def benchmark_set(
     name: str, # of a folder
 ) -> tuple | None: # (benchmark, set); None when it is none that we know
     "Which set of which benchmark goes by this name"
-    known = {s.lower().replace('_', ''): (b, s) for b, bench in benchmarks.items() for s in bench.sizes}
+    known = {s.lower().replace('_', ''): (b, s)
+             for b, bench in benchmarks.items() for s in bench.sizes}
     key = ''.join(w for w in re.split('[^a-z0-9]+', name.lower()) if w not in _VERSION)
     return known.get(_ALIASES.get(key, key).lower().replace('_', ''))
 
@@ -71,10 +74,11 @@ def subset_from_list(
     missing = [n for n in names if n not in places]
     if missing:
         more = f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''
-        raise DataError(f"{path} names {missing[0]!r}, which the set does not have{more}; its pictures are called "
-                        f"like {source.name(0)!r}")
+        raise DataError(f"{path} names {missing[0]!r}, which the set does not have{more}; "
+                        f"its pictures are called like {source.name(0)!r}")
     if twice := [n for n in names if len(places[n]) > 1]:
-        raise DataError(f"{path} names {twice[0]!r}, but the set has {len(places[twice[0]])} pictures of that name")
+        raise DataError(f"{path} names {twice[0]!r}, but the set has "
+                        f"{len(places[twice[0]])} pictures of that name")
     return Subset(source, [places[n][0] for n in names])
 
 # %% ../nbs/14a_benchmarks.ipynb #0000000e
@@ -84,14 +88,16 @@ def open_union14m(
     "The seven sets of Union14M-Benchmark; DataError naming those that are not there"
     root, names = Path(root), benchmarks['union14m'].sizes
     if missing := [name for name in names if not (root / name).exists()]:
-        raise DataError(f"{root}: not all of Union14M-Benchmark, without {', '.join(missing)}; its Avg is over all "
-                        "seven sets, so add them, or evaluate the folders that are there one by one")
+        missing = ', '.join(missing)
+        raise DataError(f"{root}: not all of Union14M-Benchmark, without {missing}; its Avg is "
+                        "over all seven sets, so add them, or evaluate the folders one by one")
     return {name: _open_set(root / name) for name in names}
 
 def _open_set(folder):
     "A folder in any of the layouts; an annotation's pictures may lie in folders above it"
-    listed = [folder / name for name in ('annotation.json', 'annotation.jsonl') if (folder / name).is_file()]
-    return ListedSource(listed[0]) if listed else open_source(folder)
+    for listed in (folder / 'annotation.json', folder / 'annotation.jsonl'):
+        if listed.is_file(): return ListedSource(listed)
+    return open_source(folder)
 
 # %% ../nbs/14a_benchmarks.ipynb #00000012
 @dataclass(frozen=True)
@@ -119,16 +125,18 @@ def published(
 
 # %% ../nbs/14a_benchmarks.ipynb #00000017
 def _own_sets(evaluation):
-    "The benchmark that most sets of the evaluation belong to, and its scores by the benchmark's names"
+    "The benchmark of most sets of the evaluation, and its scores by the benchmark's names"
     found = {name: at for name in evaluation.sets if (at := benchmark_set(name))}
     if not found:
-        raise ValueError(f"evaluation has no set of a known benchmark, only {', '.join(evaluation.sets)}; name sets "
-                         "like their folders: IC13_test, SVT, curve, scene")
+        names = ', '.join(evaluation.sets)
+        raise ValueError(f"evaluation has no set of a known benchmark, only {names}; "
+                         "name sets like their folders: IC13_test, SVT, curve, scene")
     belongs = [b for b, _ in found.values()]
     benchmark = max(benchmarks, key=belongs.count)
-    if evaluation.metric != benchmarks[benchmark].metric:
-        raise ValueError(f"{benchmarks[benchmark].title} is reported in {benchmarks[benchmark].metric}, but the "
-                         f"evaluation is in {evaluation.metric}; evaluate with the matching rules")
+    bench = benchmarks[benchmark]
+    if evaluation.metric != bench.metric:
+        raise ValueError(f"{bench.title} is reported in {bench.metric}, but the evaluation is in "
+                         f"{evaluation.metric}; evaluate with the matching rules")
     scores = {}
     for name, (b, s) in found.items():
         if b == benchmark and s in scores:
@@ -138,14 +146,17 @@ def _own_sets(evaluation):
 
 def _own_convention(benchmark, scores, labels):
     "How the result was measured, in the words of published.csv"
-    if benchmark != 'common': return dict(protocol='waics' if benchmark == 'union14m' else 'fudanvi')
-    return {**{s.lower(): str(scores[s]['n']) for s in ('IC13', 'IC15') if s in scores}, 'labels': labels}
+    if benchmark == 'union14m': return dict(protocol='waics')
+    if benchmark == 'chinese': return dict(protocol='fudanvi')
+    versions = {s.lower(): str(scores[s]['n']) for s in ('IC13', 'IC15') if s in scores}
+    return dict(versions, labels=labels)
 
 # %% ../nbs/14a_benchmarks.ipynb #00000018
 def _differences(theirs, ours):
     "What was done otherwise, in words"
-    said = [f'{k} {v}, here {ours[k]}' for k, v in theirs.items() if k in ours and v not in ('?', ours[k])]
-    silent = [k for k, v in theirs.items() if k in ours and v == '?']
+    both = {k: (v, ours[k]) for k, v in theirs.items() if k in ours}
+    said = [f'{k} {v}, here {own}' for k, (v, own) in both.items() if v not in ('?', own)]
+    silent = [k for k, (v, _) in both.items() if v == '?']
     return '; '.join(said + [f"{', '.join(silent)} not stated"] * bool(silent))
 
 def _odd_sizes(benchmark, scores):
@@ -158,7 +169,8 @@ def _means(benchmark, values, scores):
     "Avg and W-Avg of own values if they are complete"
     if set(scores) != set(benchmarks[benchmark].sizes): return {}
     n = {s: score['n'] for s, score in scores.items()}
-    return dict(avg=sum(values.values()) / len(n), w_avg=sum(v * n[s] for s, v in values.items()) / sum(n.values()))
+    weighted = sum(v * n[s] for s, v in values.items()) / sum(n.values())
+    return dict(avg=sum(values.values()) / len(n), w_avg=weighted)
 
 # %% ../nbs/14a_benchmarks.ipynb #00000019
 def beside_peers(
@@ -181,15 +193,20 @@ def beside_peers(
                                 for method, row, reason in rows]
     notes = [f'{mark} {reason}' for reason, mark in marks.items()]
     if 'over these' in columns: notes.append(f"over these: mean over {', '.join(shown)}")
-    return '\n'.join([benchmarks[benchmark].title, *_aligned(cells), *notes, evaluation.convention.replace('; ', '\n')])
+    convention = evaluation.convention.replace('; ', '\n')
+    return '\n'.join([benchmarks[benchmark].title, *_aligned(cells), *notes, convention])
 
 def _cells(row, columns, shown):
     "The values of a row as text, with the digits they were published with"
-    if all(s in row for s in shown): row = {**row, 'over these': round(sum(row[s] for s in shown) / len(shown), 1)}
-    texts = {k: f'{v:.2f}' if abs(10 * v - round(10 * v)) > 1e-6 else f'{v:.1f}' for k, v in row.items()}
+    if all(s in row for s in shown):
+        row = {**row, 'over these': round(sum(row[s] for s in shown) / len(shown), 1)}
+    digits = {k: 2 if abs(10 * v - round(10 * v)) > 1e-6 else 1 for k, v in row.items()}
+    texts = {k: f'{v:.{digits[k]}f}' for k, v in row.items()}
     return [texts.get(c, '–') for c in columns]
 
 def _aligned(cells):
     "Rows of cells as lines, the first column to the left"
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return ['  '.join([f'{row[0]:{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(row[1:], widths[1:]))]) for row in cells]
+    def line(first, *others):
+        return [f'{first:{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(others, widths[1:]))]
+    return ['  '.join(line(*row)) for row in cells]

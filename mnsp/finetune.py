@@ -20,7 +20,8 @@ from .training import Recipe, fit, following, make_optimizer, processes, rank
 # %% ../nbs/13_finetune.ipynb #00000007
 class CharacterLoss:
     "Cross-entropy, mean over all characters and end marks of the batch; padding does not count"
-    def __init__(self, charset: Charset, smoothing: float = 0.): self.pad, self.smoothing = charset.pad, smoothing
+    def __init__(self, charset: Charset, smoothing: float = 0.):
+        self.pad, self.smoothing = charset.pad, smoothing
     def __call__(self,
         logits: torch.Tensor, # [B, T, classes]
         ids: torch.Tensor, # [B, T]
@@ -33,11 +34,11 @@ def layer_decay(
     depth: int, # blocks of the encoder
     decay: float = .75,
 ): # parameter name -> factor on its learning rate
-    "Block k of the encoder gets decay^(depth-k), patches and [cls] decay^(depth+1), all else 1 (LMIM's recipe)"
+    "Block k of the encoder gets decay^(depth-k), patches and [cls] decay^(depth+1), all else 1"
     def factor(name: str) -> float:
         if name.startswith('encoder.blocks.'): return decay ** (depth - int(name.split('.')[2]))
-        if name.startswith(('encoder.patch_embed', 'encoder.cls_token')): return decay ** (depth + 1)
-        return 1.
+        first = name.startswith(('encoder.patch_embed', 'encoder.cls_token'))
+        return decay ** (depth + 1) if first else 1.
     return factor
 
 # %% ../nbs/13_finetune.ipynb #0000000e
@@ -49,7 +50,8 @@ class ShortFirst(Sampler):
         rank: int = 0, # of several processes, each of which draws on its own
     ):
         self.lengths, order = lengths.sort()
-        self.order, self.longest, self.seed, self.rank = order.tolist(), int(self.lengths[0]), seed, rank
+        self.order, self.longest = order.tolist(), int(self.lengths[0])
+        self.seed, self.rank = seed, rank
         self.generator = torch.Generator().manual_seed(seed + rank)
         self.begin(0)
 
@@ -68,7 +70,8 @@ def begin(self: ShortFirst, epoch, position=None):
     "Start a pass, at its beginning or where `state_after` says"
     self.epoch, self.drawn, self.waiting, self.left = epoch, [], [], len(self)
     if position:
-        self.waiting, self.left, self.longest = position['waiting'], position['left'], position['longest']
+        self.waiting, self.left = position['waiting'], position['left']
+        self.longest = position['longest']
         self.generator.set_state(position['random'])
 
 def state_after(self: ShortFirst, loader):
@@ -84,7 +87,8 @@ for f in begin, state_after: setattr(ShortFirst, f.__name__, f)
 class Curriculum(Callback):
     "Let `ShortFirst` go from the shortest to the longest words over the first `share` of the run"
     run_valid = False
-    def __init__(self, sampler: ShortFirst, share: float = .6): self.sampler, self.share = sampler, share
+    def __init__(self, sampler: ShortFirst, share: float = .6):
+        self.sampler, self.share = sampler, share
     def before_batch(self):
         shortest, longest = int(self.sampler.lengths[0]), int(self.sampler.lengths[-1])
         grown = int((longest - shortest + 1) * self.pct_train / self.share)
@@ -102,7 +106,7 @@ def english_recipe() -> Recipe:
     "LMIM's fine-tuning on Union14M-L or ARD"
     return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75)
 
-def chinese_recipe() -> Recipe: # with words of up to 40 characters: `recognizer_small(charset=…, max_len=40)`
+def chinese_recipe() -> Recipe: # words have up to 40 characters: `recognizer_small(…, max_len=40)`
     "LMIM's fine-tuning on the Chinese benchmark"
     return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75, epochs=60)
 
@@ -131,15 +135,17 @@ def finetune(
     optimizer: str = 'adamw', # or 'muon'
     augment=None, # (uint8 images, generator) -> uint8 images, such as `FinetuneAugment()`
     smoothing: float = 0., # label smoothing
-    short_first: float = 0., # share of the run over which words grow, if the loader's sampler is a `ShortFirst`
+    short_first: float = 0., # share of the run over which words grow; needs a `ShortFirst`
     seed: int = 0, # of the augmentation
     recipe: Recipe | None = None, # None: LMIM's for English
-    **kwargs, # of `fit`: minutes, steps or epochs, bar, history, cbs, and what shall differ from the recipe
+    **kwargs, # of `fit`: minutes, steps or epochs, bar, cbs, …, and what differs from the recipe
 ) -> Learner:
     "Train a recogniser on labelled words"
     recipe = recipe or english_recipe()
-    lr = recipe.peak(loader.batch_size * kwargs.get('accumulate', 1) * processes()) if lr is None else lr
-    scale = layer_decay(recognizer.cfg.encoder.depth, recipe.layer_decay if decay is None else decay)
+    pictures = loader.batch_size * kwargs.get('accumulate', 1) * processes()     # of a step
+    lr = recipe.peak(pictures) if lr is None else lr
+    decay = recipe.layer_decay if decay is None else decay
+    scale = layer_decay(recognizer.cfg.encoder.depth, decay)
     opt = make_optimizer(recognizer, lr, optimizer, recipe.weight_decay, recipe.betas, scale)
     cbs = [TeacherForcing(), *kwargs.pop('cbs', ())]
     if augment: cbs.append(Augment(augment, seed))

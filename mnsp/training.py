@@ -386,10 +386,10 @@ class Progress(Callback):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
     def __init__(self, text: str = ''): self.text, self.meter = text, None
-    def before_fit(self): self.seen, self.first, self.start = 0, None, time.monotonic()
+    def before_fit(self): self.pictures, self.first, self.start = 0, None, time.monotonic()
     def before_batch(self):
         if self.first is None: self.open()
-        self.seen += len(self.xb[0]) * processes()
+        self.pictures += len(self.xb[0]) * processes()
     def open(self):
         self.first = self.pct_train                                 # not 0 when a run is resumed
         self.meter = tqdm(total=100, desc=self.text, bar_format='{desc} {percentage:3.0f}% |{bar}| {postfix}')
@@ -399,7 +399,7 @@ class Progress(Callback):
         rows = self.history.rows
         loss = f"loss {rows[-1]['loss']:.3f}, " if rows else ''
         left = f', {seconds / (done - self.first) * (1 - done) / 60:.1f} min left' if done > self.first else ''
-        self.meter.set_postfix_str(f'{loss}{self.seen / seconds:.0f} pictures/s{left}')
+        self.meter.set_postfix_str(f'{loss}{self.pictures / seconds:.0f} pictures/s{left}')
     def after_fit(self):
         if self.meter: self.meter.n = 100
         self.close()
