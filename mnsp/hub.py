@@ -181,7 +181,11 @@ class Checkpoint:
         if not numbers: raise WeightsError(f"{self.path} lacks {prefix}.0; the file is incomplete")
         return max(numbers) + 1
 
-    def heads(self, given: int | None, part: str, dim: int) -> int: # `part`: a key of `known_heads`
+    def heads(self,
+        given: int | None, # None: what the file or the size says
+        part: str, # a key of `known_heads`
+        dim: int,
+    ) -> int:
         heads = given or known_heads[part].get(dim) or (self.args.get('heads') if part == 'recognizer' else None)
         which = 'encoder_heads' if part == 'encoder' else 'decoder_heads'
         if not heads: raise WeightsError(f"{self.path}: a file does not tell how many heads share its {dim} dimensions; "

@@ -141,7 +141,10 @@ class ColumnReader(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> [B, cols, 1 + characters] logits
         return self.spell(columns(self.encoder(images), self.encoder.cfg.grid()))
 
-    def loss(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor: # ids [B, T] with EOS and PAD
+    def loss(self,
+        logits: torch.Tensor, # [B, cols, 1 + characters]
+        ids: torch.Tensor, # [B, T] with EOS and PAD
+    ) -> torch.Tensor: # scalar
         lengths = (ids < self.charset.eos).sum(1)
         steps = torch.full_like(lengths, logits.shape[1])
         return F.ctc_loss(logits.float().log_softmax(2).transpose(0, 1), ids + 1, steps, lengths, zero_infinity=True)

@@ -18,7 +18,7 @@ function excerpt(html, words, anchor) {
   const blocks = [...article.querySelectorAll("p, li, dt, tr, pre")].map((element) => ({
     // what a function is for stands below its signature
     text: plain(element) +
-      (element.matches(".sig") ? ` : ${plain(element.parentElement.querySelector("dd > p"))}` : ""),
+      (element.matches(".sig") ? ` – ${plain(element.parentElement.querySelector("dd > p"))}` : ""),
     prose: element.matches("pre") ? 0 : 0.5,
   }));
   const score = ({ text, prose }) => prose + words.filter((word) => found(text, word) >= 0).length;
