@@ -9,6 +9,7 @@ Pillow decodes bytes that lie in memory, resizes (bicubic) and makes an array, n
 source that repeats one picture; seconds are those to the first batch, memory is what a fresh process holds after 21
 batches beyond the same process with a hundred thousand entries (Linux only).
 """
+import argparse
 import csv
 import io
 import os
@@ -171,6 +172,7 @@ def sizes(folder):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0 # seconds the library waits after a shuffled stream

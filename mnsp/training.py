@@ -514,7 +514,7 @@ def show_losses(
     fig, ax = plt.subplots(figsize=(7, 2.5), layout='constrained')
     for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
         ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2.5 if name == 'loss' else 1.5)
-    ax.set(xlabel='step', title=title); ax.set_ylim(bottom=0); ax.grid()
+    ax.set(xlabel='step', ylabel='loss', title=title); ax.set_ylim(bottom=0); ax.grid()
     ax.legend(loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
