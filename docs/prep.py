@@ -140,24 +140,38 @@ def front_matter(notebook):
     return yaml.safe_load(raw.strip().strip("-")) or {}
 
 
-def picture_options(cell):
-    "Width on the page of a cell's pictures: 100 pixels for an inch as drawn, whatever the resolution they are stored in."
+def told_before(cells, title):
+    "For each cell what the text told last: the section's heading and the first sentence of the last paragraph."
+    section, sentence = title, ""
+    for cell in cells:
+        blocks = re.split(r"\n\s*\n", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []
+        for block in blocks:
+            text = re.sub(r"[`*$]|\[([^]]*)\]\([^)]*\)", r"\1", " ".join(block.split()))
+            if block.startswith("#"): section, sentence = text.lstrip("# "), ""
+            elif re.match(r"\w|\[cls\]", text): sentence = re.match(r".*?[.?](?= [A-Z]|$)|.*", text)[0]
+        yield f"{section} – {sentence}".rstrip("–: ")
+
+
+def picture_options(cell, alt):
+    """Width and alternative text of a cell's pictures: 100 pixels for an inch as drawn, whatever the resolution they are
+    stored in; the words that lead to them."""
     found = [data for output in cell.get("outputs", []) for kind, data in output.get("data", {}).items()
              if kind in ("image/png", "image/jpeg")]
     pictures = [Image.open(io.BytesIO(b64decode("".join(data)))) for data in found]
     widths = [100 * picture.width / picture.info["dpi"][0] for picture in pictures if "dpi" in picture.info]
-    return dict(mystnb=dict(image=dict(width=f"{max(widths):.0f}px"))) if widths else {}
+    width = dict(width=f"{max(widths):.0f}px") if widths else {}
+    return dict(mystnb=dict(image=dict(alt=alt) | width)) if found else {}
 
 
-def shown_cell(cell, here):
-    "A cell without directives; those that the tests leave out say so."
+def shown_cell(cell, here, told):
+    "A cell without directives; those that the tests leave out say so. `told` is what its pictures are about."
     text = "".join(cell["source"])
     if cell["cell_type"] == "markdown": return {**cell, "source": linked(text, here)}
     skipped = [flag for flag in ("slow", "cuda") if re.search(rf"^#\|\s*{flag}\b", text, re.M)]
     code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
     tags = ["remove-input"] if re.search(r"^#\|\s*echo:\s*false\b", text, re.M) else []
     note = f"# {' and '.join(skipped)}: runs only when asked for\n" if skipped else ""
-    return {**cell, "metadata": dict(tags=tags) | picture_options(cell), "source": note + code}
+    return {**cell, "metadata": dict(tags=tags) | picture_options(cell, told), "source": note + code}
 
 
 def folded(cells):
@@ -180,7 +194,8 @@ def room_page(notebook, short):
     front = front_matter(notebook)
     title = f"# {front['title']}\n\n*{linked(front.get('description', ''))}*\n"
     if short: title += f"\nThe code of this room is the module [mnsp.{short}](/api/{short}.md).\n"
-    cells = [shown_cell(c, short) for c in notebook["cells"] if c["cell_type"] != "raw"]
+    told = told_before(notebook["cells"], front["title"])
+    cells = [shown_cell(c, short, t) for c, t in zip(notebook["cells"], told) if c["cell_type"] != "raw"]
     cells = [c for c in cells if c["source"].strip()]
     language = dict(name="python", pygments_lexer="ipython3")  # knows `!command`
     return {**notebook, "metadata": {**notebook["metadata"], "language_info": language},

@@ -16,13 +16,14 @@ class Page(HTMLParser):
     "What one page names (ids), links to and loads, and its text."
     def __init__(self, path):
         super().__init__()
-        self.ids, self.links, self.loads, self.text, self.scripts = set(), set(), [], [], []
+        self.ids, self.links, self.loads, self.text, self.scripts, self.pictures = set(), set(), [], [], [], []
         self.inside = None
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         attributes, self.inside = dict(attributes), tag
         if "id" in attributes: self.ids.add(attributes["id"])
+        if tag == "img": self.pictures.append(attributes)
         for name, value in attributes.items():
             fetched = (tag, name) in LOADED and not NOT_LOADED & set(attributes.get("rel", "").split())
             if fetched or name in ("srcset", "poster"): self.loads.append(value)
@@ -102,6 +103,15 @@ def test_every_notebook_is_there_with_its_pictures(site, pages, notebooks):
                      for output in cell.get("outputs", []))
         pictures = [address for address in content.loads if "_images/" in address]
         assert len(pictures) >= wanted, name
+
+
+def test_every_picture_says_what_it_is(pages):
+    shown = [(page, picture) for page, content in pages.items() for picture in content.pictures
+             if "_static/" not in picture["src"]]  # signs of the theme, beside text that says the same
+    silent = [(page, picture["src"]) for page, picture in shown
+              if not picture.get("alt") or "_images/" in picture["alt"]]  # the file's name, where Sphinx knows no text
+    assert not silent
+    assert len(shown) > 50
 
 
 def test_every_notebook_is_linked_from_the_front_page(pages, notebooks):
