@@ -24,14 +24,16 @@ def alignment_loss(
     stop_gradient: bool = False, # True: only the passes move, the guide does not
     variance: float = 0., # weight of a term against collapse; the papers have none
 ) -> torch.Tensor: # scalar
-    "Mean squared distance of each [cls] to the guide's (LMIM's alignment; the mean over scales: our reading of MLA)"
+    "Mean squared distance of each [cls] to the guide's (LMIM's; mean over scales: our reading of MLA)"
     if not cls_list: raise ValueError("cls_list is empty: nothing to align")
     for cls in cls_list:
         if cls.shape != guide_cls.shape:
-            raise ValueError(f"cls {tuple(cls.shape)} and guide_cls {tuple(guide_cls.shape)} must have one shape")
+            raise ValueError(f"cls {tuple(cls.shape)} and guide_cls "
+                             f"{tuple(guide_cls.shape)} must have one shape")
     target = guide_cls.detach() if stop_gradient else guide_cls
     loss = torch.stack([F.mse_loss(cls.float(), target.float()) for cls in cls_list]).mean()
-    if variance: loss = loss + variance * torch.stack([_little_spread(c) for c in [*cls_list, guide_cls]]).mean()
+    if variance:
+        loss = loss + variance * torch.stack([_little_spread(c) for c in [*cls_list, guide_cls]]).mean()
     return loss
 
 # %% ../nbs/09_alignment.ipynb #0000000b
@@ -72,5 +74,6 @@ def collapse_warning(
 ) -> str | None: # what to tell; None: healthy, or too few samples to say
     "Has [cls] collapsed?"
     if not (spread < .03 or rank < 1.5): return None
-    return (f"the [cls] of different pictures have become nearly equal (spread {spread:.3f}, effective rank {rank:.1f}): the "
-            "alignment has collapsed; align_variance=.1 (on the command line --set align_variance=.1) counters it")
+    return (f"the [cls] of different pictures have become nearly equal (spread {spread:.3f}, effective "
+            f"rank {rank:.1f}): the alignment has collapsed; align_variance=.1 (on the command line --set "
+            "align_variance=.1) counters it")

@@ -17,7 +17,7 @@ def kept(
     p: float, # probability of 0, in steps of 2⁻¹⁶
 ) -> torch.Tensor: # of like's shape and dtype: 1 where a value stays, else 0
     "What dropout keeps: 16 random bits for each value, four values to a draw"
-    if torch.compiler.is_compiling(): return (torch.rand_like(like) >= p).to(like.dtype)  # made where they are needed
+    if torch.compiler.is_compiling(): return (torch.rand_like(like) >= p).to(like.dtype)  # made where needed
     draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-2**63, None)
     bits = draws.view(torch.int16)[:like.numel()].view(like.shape)
     return (bits >= round(p * 2**16) - 2**15).to(like.dtype)
@@ -47,9 +47,10 @@ class SelfAttention(Attention):
     "timm's self-attention by `attend`"
     def forward(self,
         x: torch.Tensor, # [B, N, D]
-        attn_mask=None, is_causal: bool = False, # as timm's blocks pass them on; nothing else than these is known here
+        attn_mask=None, is_causal: bool = False, # as timm's blocks pass them on; only these are known here
     ) -> torch.Tensor: # [B, N, D]
-        if attn_mask is not None or is_causal: raise ValueError("SelfAttention sees all tokens: pass no attn_mask")
+        if attn_mask is not None or is_causal:
+            raise ValueError("SelfAttention sees all tokens: pass no attn_mask")
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
         seen = attend(self.q_norm(q), self.k_norm(k), v, self.attn_drop.p if self.training else 0.)
         return self.proj_drop(self.proj(seen.transpose(1, 2).flatten(2)))

@@ -57,7 +57,8 @@ def attention_weights(
 # %% ../nbs/15_attention.ipynb #0000000a
 def _layer(layer, blocks):
     "The layer's number from the front"
-    if not -len(blocks) <= layer < len(blocks): raise ValueError(f"layer {layer} of a model with {len(blocks)} blocks")
+    if not -len(blocks) <= layer < len(blocks):
+        raise ValueError(f"layer {layer} of a model with {len(blocks)} blocks")
     return layer % len(blocks)
 
 def attention_maps(
@@ -81,7 +82,8 @@ def decoder_maps(
     layer: int = -1, # which block of the decoder; -1: the last
 ) -> torch.Tensor: # float32 [B, heads, T, 1+N]; keys are the encoder's tokens, [cls] first
     "Where a block of the decoder looks in the picture for each character; the model is not changed"
-    attn, device = recognizer.layers[_layer(layer, recognizer.layers)].enc_attn, next(recognizer.parameters()).device
+    attn = recognizer.layers[_layer(layer, recognizer.layers)].enc_attn
+    device = next(recognizer.parameters()).device
     x, picture = _listen({0: attn}, lambda: recognizer(images.to(device), ids.to(device)))[0][:2]
     return attn.weights(x, picture)
 
@@ -135,7 +137,7 @@ def reach(
     grid: tuple, # (rows, cols), N = rows·cols
     size: tuple = (32, 128), # (height, width) of the picture; only the ratio counts
 ) -> torch.Tensor: # [B, heads, 1+N] in picture heights
-    "Mean distance, weighted by attention, from a query to what it looks at; [cls] from its attention's own centre"
+    "Mean distance, weighted by attention, of a query to what it looks at; [cls]: from its attention's centre"
     a, places = picture_attention(maps), _places(grid, size).to(maps)
     if len(places) != a.shape[-1]:
         raise ValueError(f"grid {grid} has {len(places)} tokens, maps have {a.shape[-1]}")
@@ -147,8 +149,9 @@ def reach(
 # %% ../nbs/15_attention.ipynb #0000001c
 @torch.no_grad()
 def _measures(maps, text, grid, size):
-    "Means over heads for [cls] and for patch queries: tensor [B, 2, 4] of text share, entropy, reach, cls share"
-    values = torch.stack([text_share(maps, text), entropy(maps), reach(maps, grid, size), maps[..., 0]], -1).mean(1)
+    "Means over heads for [cls] and patch queries: tensor [B, 2, 4] of text share, entropy, reach, cls share"
+    values = torch.stack([text_share(maps, text), entropy(maps), reach(maps, grid, size), maps[..., 0]],
+                         -1).mean(1)
     return torch.stack([values[:, 0], values[:, 1:].mean(1)], 1)
 
 def _row(values, area, log_n):
@@ -199,19 +202,23 @@ def attention_table(
             if layer < len(report['layers']):
                 cells = [_cells(report['layers'][layer][query]) for query in ('cls', 'patch')]
                 lines.append(f"{layer:5}  {name:{width}}   " + '   '.join(cells))
-    return '\n'.join([*lines, 'text: attention on text over its area share, 1 = no preference; entropy: 1 = as diffuse '
-                      'as can be;', 'reach: in picture heights; on cls: attention that went to the [cls] token'])
+    return '\n'.join([*lines,
+                      'text: attention on text over its area share, 1 = no preference; entropy: 1 = '
+                      'as diffuse as can be;',
+                      'reach: in picture heights; on cls: attention that went to the [cls] token'])
 
 def _cells(row):
     "Four numbers of `attention_table`"
-    return f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} {row['reach']:6.2f} {row['cls_share']:7.3f}"
+    return (f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} "
+            f"{row['reach']:6.2f} {row['cls_share']:7.3f}")
 
 # %% ../nbs/15_attention.ipynb #00000026
 def _grid_for(n_tokens, height, width):
     "The grid of square patches with that many tokens"
     rows = round((n_tokens * height / width) ** .5)
     if rows < 1 or n_tokens % rows or n_tokens // rows != round(rows * width / height):
-        raise ValueError(f"{n_tokens} tokens make no grid of square patches on {height}x{width} images; give grid=")
+        raise ValueError(f"{n_tokens} tokens make no grid of square patches on "
+                         f"{height}x{width} images; give grid=")
     return rows, n_tokens // rows
 
 def query_heat(
@@ -246,7 +253,7 @@ def show_attention(
     queries: tuple = ('cls',), # 'cls', the (row, col) of a patch, or the number of a character
     grid: tuple | None = None, # (rows, cols); None: square patches
     head: int | None = None, # which head; None: the mean of all
-    limit: float | None = None, # multiple of equal attention with the brightest colour; None: the largest, at least 2
+    limit: float | None = None, # multiple of equal attention that is brightest; None: the largest, at least 2
 ) -> plt.Figure:
     "Heat over the word: where each query looks, in multiples of equal attention"
     maps = maps if isinstance(maps, dict) else {'': maps}
@@ -261,7 +268,8 @@ def show_attention(
     for image, line in zip(images, axes, strict=True):
         line[0].imshow(image.permute(1, 2, 0).byte().cpu())
     for column, ((title, query), heat) in zip(axes.T[1:], heats.items(), strict=True):
-        asks = '[cls]' if query == 'cls' else f'patch {query}' if isinstance(query, tuple) else f'character {query}'
+        what = 'patch' if isinstance(query, tuple) else 'character'
+        asks = '[cls]' if query == 'cls' else f'{what} {query}'
         column[0].set_title(f'{title} {asks}'.strip(), fontsize=9)
         for ax, image, h in zip(column, images, heat, strict=True):
             shown = _draw_heat(ax, image, h, query, grid, limit)

@@ -142,6 +142,7 @@ def changes(self:Charset,
     new, # `Charset`
 ) -> str:
     "What another set adds and what it lacks, in one line"
-    def some(chars, what): return f'{len(chars)} {what}' + (f': {"".join(chars[:40])}' + '…'*(len(chars) > 40) if chars else '')
+    def some(chars, what):
+        return f'{len(chars)} {what}' + (f': {"".join(chars[:40])}' + '…'*(len(chars) > 40) if chars else '')
     added, gone = [c for c in new.chars if c not in self], [c for c in self.chars if c not in new]
     return f'{len(self)-len(gone)} characters kept, {some(added, "new")}, {some(gone, "dropped")}'

@@ -63,7 +63,8 @@ def load_state(path: str | Path):
     try:
         with safe_open(path, 'pt') as f:
             return unflatten({k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()['state']))
-    except (SafetensorError, KeyError, TypeError, ValueError) as e: raise OSError(f"{path} is damaged: {e}") from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise OSError(f"{path} is damaged: {e}") from None
 
 def heading(path: str | Path) -> dict: # settings, step, done; {} of a damaged file
     "What a checkpoint says of its run, without its tensors"
@@ -84,7 +85,9 @@ def newest(folder: str | Path): # the state; None when there is no checkpoint
     for path in reversed(found := checkpoints(folder)):
         try: return load_state(path)
         except OSError as e: warnings.warn(f"{e}; trying the one before", stacklevel=2)
-    if found: raise OSError(f"{folder}: none of its {len(found)} checkpoints can be read; delete the folder to start anew")
+    if found:
+        raise OSError(f"{folder}: none of its {len(found)} checkpoints can be read; delete the "
+                      "folder to start anew")
 
 # %% ../nbs/11b_checkpoints.ipynb #0000000d
 def random_state(
@@ -92,7 +95,8 @@ def random_state(
 ) -> dict:
     "All random states of this process, as tensors and numbers"
     kind, keys, *numbers = np.random.get_state()
-    state = dict(torch=torch.get_rng_state(), numpy=[kind, keys.astype(np.int64), *numbers], python=random.getstate(),
+    state = dict(torch=torch.get_rng_state(), numpy=[kind, keys.astype(np.int64), *numbers],
+                 python=random.getstate(),
                  generators={name: g.get_state() for name, g in dict(generators).items()})
     if torch.cuda.is_available(): state['cuda'] = torch.cuda.get_rng_state()
     return state
@@ -119,15 +123,16 @@ class Checkpoints(Callback):
         every: int = 1000, # steps
         keep: int = 2, # how many of the last are kept
         resume: bool = False, # go on from the newest, if there is one
-        settings: dict | None = None, # what the run was asked to do, for JSON; must be the same when it is resumed
+        settings: dict | None = None, # what the run was asked to do, for JSON; the same when it is resumed
     ):
-        self.folder, self.every, self.keep, self.resume, self.settings = Path(folder), every, keep, resume, settings or {}
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.resume, self.settings = resume, settings or {}
 
     def before_fit(self):
         self.written, self.loader = None, self.dls.train
         if not hasattr(self.loader, 'state_dict'):
             raise ValueError("a run with checkpoints needs a loader that knows its position: use `word_loader`")
-        self.loader.state_dict()                                    # fails now rather than at the first checkpoint
+        self.loader.state_dict() # fails now rather than at the first checkpoint
         state = newest(self.folder) if self.resume else None
         if state: self.restore(state)
         elif rank() == 0: self.begin()
@@ -135,8 +140,9 @@ class Checkpoints(Callback):
         "Make room for a new run; ValueError rather than losing one that is not complete"
         found = checkpoints(self.folder)
         if found and not (last := heading(found[-1])).get('done'):
-            raise ValueError(f"{self.folder} holds a run that got to step {last.get('step', 'unknown')}: go on with resume "
-                             "(--resume), or delete that folder to start anew")
+            raise ValueError(f"{self.folder} holds a run that got to step "
+                             f"{last.get('step', 'unknown')}: go on with resume (--resume), or delete that "
+                             "folder to start anew")
         for path in found: path.unlink()
         if self.history.path: self.history.path.unlink(missing_ok=True)
     def after_batch(self):
@@ -176,7 +182,8 @@ def save(self:Checkpoints, done: bool = False):
         for old in checkpoints(self.folder)[:-self.keep]: old.unlink()
     except OSError as e:
         last = f'the last good one is {self.written.name}' if self.written else 'there is none yet'
-        warnings.warn(f"{path} could not be written ({e.strerror or e}); {last}; training goes on", stacklevel=2)
+        warnings.warn(f"{path} could not be written ({e.strerror or e}); {last}; training goes on",
+                      stacklevel=2)
 
 # %% ../nbs/11b_checkpoints.ipynb #34b584a9
 @patch
@@ -202,4 +209,5 @@ def check_settings(then: dict, now: dict, n: int, folder):
     then, now = dict(then, processes=n), json.loads(json.dumps(dict(now, processes=processes())))
     other = [f'{k} was {then.get(k)}, is {now.get(k)}' for k in {**then, **now} if then.get(k) != now.get(k)]
     if other:
-        raise ValueError(f"{folder} holds another run: {'; '.join(other)}. Resume with the same settings, or give another --out")
+        raise ValueError(f"{folder} holds another run: {'; '.join(other)}. Resume with the same settings, "
+                         "or give another --out")

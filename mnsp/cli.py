@@ -22,9 +22,10 @@ from typing import Annotated, Optional
 import typer
 
 # %% ../nbs/20_cli.ipynb #00000006
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
-                  help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a recogniser, read.\n\n"
-                       "Start with: mnsp demo")
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+                  rich_markup_mode=None,
+                  help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a "
+                       "recogniser, read.\n\nStart with: mnsp demo")
 
 # %% ../nbs/20_cli.ipynb #9407f6e9
 _data = ("Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation file, parquet, ... "
@@ -35,16 +36,21 @@ OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to
 _weights = ("Folder that a fine-tuning or the demo wrote, or a published recogniser's file. "
             "Left out: the packaged weights.")
 WeightsOption = Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights)]
-CharsetOption = Annotated[Optional[Path], typer.Option(help="Text file of the characters to read; left out: English.")]
+CharsetOption = Annotated[Optional[Path],
+                          typer.Option(help="Text file of the characters to read; left out: English.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
 StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
 MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
 EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
-BatchOption = Annotated[int, typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
-AccumulateOption = Annotated[int, typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
-ClipOption = Annotated[Optional[float], typer.Option(help="Largest norm of the gradient; left out: not clipped.")]
-CheckpointOption = Annotated[int, typer.Option(help="Steps between checkpoints (in OUT/checkpoints; two are kept).",
-                                               min=1)]
+BatchOption = Annotated[int,
+                        typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
+AccumulateOption = Annotated[int,
+                             typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
+ClipOption = Annotated[Optional[float],
+                       typer.Option(help="Largest norm of the gradient; left out: not clipped.")]
+CheckpointOption = Annotated[int,
+                             typer.Option(help="Steps between checkpoints (in OUT/checkpoints; two are kept).",
+                                          min=1)]
 ResumeOption = Annotated[bool, typer.Option('--resume', help="Go on from OUT's newest checkpoint, exactly; "
                                                              "without one, start.")]
 StreamOption = Annotated[bool, typer.Option('--stream', help="Read the data through, without an index: "
@@ -53,10 +59,13 @@ WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures
 LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: the paper's rule "
                                                         "(base · batch / 256).")]
 OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for small models).")]
-CompileOption = Annotated[bool, typer.Option('--compile', help="Compile the networks' blocks: a slow start, then faster "
-                                                               "on GPUs.")]
-BrokenOption = Annotated[float, typer.Option(help="Largest share of broken pictures; with more of them the run ends.",
-                                             min=0, max=1)]
+CompileOption = Annotated[bool,
+                          typer.Option('--compile',
+                                       help="Compile the networks' blocks: a slow start, then faster "
+                                            "on GPUs.")]
+BrokenOption = Annotated[float,
+                         typer.Option(help="Largest share of broken pictures; with more of them the run ends.",
+                                      min=0, max=1)]
 
 # %% ../nbs/20_cli.ipynb #319e59d6
 def _figures():
@@ -68,7 +77,8 @@ def _figures():
 @app.command()
 def demo(
     data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
-    test: Annotated[Optional[list[str]], typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
+    test: Annotated[Optional[list[str]],
+                    typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
     minutes: Annotated[float, typer.Option(help="For the whole run.", min=.5)] = 10.,
     seed: SeedOption = 0,
@@ -76,7 +86,8 @@ def demo(
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
-    if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']: raise typer.Exit(130)
+    if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']:
+        raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
 def _together(command):
@@ -123,7 +134,7 @@ def _callbacks(out, every, resume, settings):
     return cbs
 
 def _train(train, out, save, every, resume, settings, bar, **how):
-    "One stage with its log, its checkpoints and its weights; an interrupt keeps all of them and ends the command"
+    "One stage with its log, checkpoints and weights; an interrupt keeps all of them and ends the command"
     from mnsp.training import History, rank
     stopped, first = None, rank() == 0
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
@@ -144,12 +155,12 @@ def _pretrain(model, loader, out, every, resume, settings, **how):
     _train(lambda **kw: pretrain(model, loader, **kw), out, save, every, resume, settings, **how)
 
 # %% ../nbs/20_cli.ipynb #62bfbd8a
-_teachers = ("What is to be predicted: pixels, ema (features of a moving average), mae (two stages: a MAE is pre-trained "
-             "first, for as long again, and frozen), or a pre-training's folder or published file, whose encoder is "
-             "frozen. Left out: pixels.")
+_teachers = ("What is to be predicted: pixels, ema (features of a moving average), mae (two stages: "
+             "a MAE is pre-trained first, for as long again, and frozen), or a pre-training's folder or "
+             "published file, whose encoder is frozen. Left out: pixels.")
 
-_settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, guide=strong, align=0, "
-             "align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
+_settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, "
+             "guide=strong, align=0, align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
 
 def _method(name, preset, teacher, settings):
     "The configuration that is asked for, and the encoder of a frozen teacher"
@@ -176,10 +187,11 @@ def pretrain(
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
-    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw', compile: CompileOption = False,
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
+    compile: CompileOption = False,
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
-    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False, max_broken: BrokenOption = .2,
-    checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
+    max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
     from fastai.torch_core import set_seed
@@ -192,13 +204,14 @@ def pretrain(
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
                  stream=stream)
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
-    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, max_broken=max_broken), _folder(out)
+    dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
+    out = _folder(out)
     set_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
         frozen = mae.encoder
-        _, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)  # from the beginning again
+        _, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)  # from the start
     _pretrain(p.Pretrainer(cfg, teacher=frozen), loader, out, bar=method, **how)
     if stream or dataset.broken(): _say(dataset.report())
     _say(f'weights are in {out}')
@@ -221,15 +234,16 @@ def finetune(
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
     charset: CharsetOption = None,
-    max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out, counted.")] = 25,
+    max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out.")] = 25,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
-    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw', compile: CompileOption = False,
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
+    compile: CompileOption = False,
     short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer.")] = 0.,
-    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False, max_broken: BrokenOption = .2,
-    checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
+    max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
 ):
-    "Train a recogniser on labelled words, from a pre-trained encoder; OUT holds what `read` and `evaluate` need."
+    "Train a recogniser on labelled words, from a pre-trained encoder; `read` and `evaluate` take its OUT."
     from fastai.torch_core import set_seed
 
     from mnsp import finetune as f
@@ -242,7 +256,8 @@ def finetune(
     chars = (Charset.from_file(charset) if charset else english)
     start = hub.load_model(encoder) if encoder else None
     start = getattr(start, 'encoder', start)
-    labels = dict(charset=chars, max_len=max_len, max_broken=max_broken, **(dict(scan=True) if short_first else {}))
+    labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
+                  **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
     set_seed(seed)
@@ -270,7 +285,8 @@ def plot(
         logs = [run] if run.is_file() else sorted(run.glob('*.csv'))
         for log in logs:
             if rows := read_log(log): found[str(run if len(logs) == 1 else log)] = rows
-    if not found: raise ValueError(f"{', '.join(map(str, runs))}: no log.csv with a row in it; give the --out of a run")
+    if not found:
+        raise ValueError(f"{', '.join(map(str, runs))}: no log.csv with a row in it; give the --out of a run")
     with _figures(): show_runs(found).savefig(out)
     typer.echo(f'{out}: {len(found)} runs')
 
@@ -322,12 +338,17 @@ _printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --js
 @_together
 def evaluate(
     weights: WeightsOption = None,
-    data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
-    union14m: Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")] = None,
-    subset: Annotated[Optional[Path], typer.Option(help="List of picture names, one a line: only these count.")] = None,
-    rules: Annotated[str, typer.Option(help="english (case and symbols ignored), or chinese (FudanVI's).")] = 'english',
+    data: Annotated[Optional[list[str]],
+                    typer.Option('--data', '-d', help=_data + _no_data['evaluate'])] = None,
+    union14m: Annotated[Optional[Path],
+                        typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")] = None,
+    subset: Annotated[Optional[Path],
+                      typer.Option(help="List of picture names, one a line: only these count.")] = None,
+    rules: Annotated[str,
+                     typer.Option(help="english (ignores case, symbols), or chinese (FudanVI's).")] = 'english',
     peers: Annotated[bool, typer.Option('--peers', help="Print the result beside published ones.")] = False,
-    pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
+    pictures: Annotated[Optional[Path],
+                        typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     batch_size: BatchOption = 64, workers: WorkersOption = 0,
 ):
@@ -383,14 +404,19 @@ most_drawn = 24 # pictures on the sheet of `read --attention`
 
 @app.command()
 def read(
-    pictures: Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line; "
-                                                       "- takes paths from stdin, one per line.")],
+    pictures: Annotated[list[str],
+                        typer.Argument(help="Picture files or folders, each picture one word or line; "
+                                            "- takes paths from stdin, one per line.")],
     weights: WeightsOption = None,
-    as_json: Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")] = False,
-    attention: Annotated[Optional[Path], typer.Option(help="PNG file: where the decoder looked, first pictures.")] = None,
+    as_json: Annotated[bool,
+                       typer.Option('--json', help="One JSON object a line, with places and more.")] = False,
+    attention: Annotated[Optional[Path],
+                         typer.Option(help="PNG file: where the decoder looked, first pictures.")] = None,
     beams: Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)] = 1,
-    lexicon: Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one a line.")] = None,
-    urls: Annotated[bool, typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
+    lexicon: Annotated[Optional[Path],
+                       typer.Option(help="Text file of the words that can occur, one a line.")] = None,
+    urls: Annotated[bool,
+                    typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
     batch_size: BatchOption = 32,
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
@@ -400,7 +426,8 @@ def read(
     reader = _trained(weights)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     words = lexicon.read_text(encoding='utf-8').split() if lexicon else None
-    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')   # names need not be UTF-8
+    for stream in (sys.stdout, sys.stderr): # names need not be UTF-8
+        stream.reconfigure(errors='backslashreplace')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
     readings = reader.read_each(given, batch_size, beams, words, attention=attention is not None, urls=urls)
@@ -420,7 +447,7 @@ def read(
 @app.command('app')
 def web_page(
     weights: WeightsOption = None,
-    host: Annotated[str, typer.Option(help="127.0.0.1: this machine; 0.0.0.0: all that can reach it.")] = '127.0.0.1',
+    host: Annotated[str, typer.Option(help="127.0.0.1: this machine; 0.0.0.0: all of them.")] = '127.0.0.1',
     port: Annotated[int, typer.Option(help="Of the address to open.", min=1, max=65535)] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Larger pictures are refused.", min=.1)] = 8.,
 ):
@@ -441,13 +468,15 @@ def web_page(
 # %% ../nbs/20_cli.ipynb #00000012
 data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache and split data sets.")
 app.add_typer(data_app, name='data')
-_source_help = "Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, or a JSON file with a mixture."
+_source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, "
+                "or a JSON file with a mixture.")
 SourceArgument = Annotated[str, typer.Argument(help=_source_help)]
 
 @data_app.command('check')
 def data_check(
     source: SourceArgument,
-    out: Annotated[Optional[Path], typer.Option('--out', '-o', help="Folder for a sheet and the lists.")] = None,
+    out: Annotated[Optional[Path],
+                   typer.Option('--out', '-o', help="Folder for a sheet and the lists.")] = None,
     charset: CharsetOption = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
     workers: WorkersOption = 2,
@@ -465,7 +494,8 @@ def data_check(
 def data_convert(
     source: SourceArgument,
     destination: Annotated[Path, typer.Argument(help="What to write; must not exist.")],
-    kind: Annotated[Optional[str], typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
+    kind: Annotated[Optional[str],
+                    typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
 ):
     "Write a data set as LMDB, folder or parquet; interrupted and called again, it goes on."
     from mnsp.stores import convert
@@ -491,7 +521,8 @@ def data_split(
 ):
     "Split by a stable hash of the pictures' names; both files can be given as --data."
     from mnsp.stores import split
-    for side, n in split(source, destination, valid).items(): typer.echo(f'{destination / side}.json\t{n} pictures')
+    for side, n in split(source, destination, valid).items():
+        typer.echo(f'{destination / side}.json\t{n} pictures')
 
 # %% ../nbs/20_cli.ipynb #00000014
 def main():

@@ -27,15 +27,16 @@ from tqdm.auto import tqdm
 
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
-                          find_images, hf_stream, home, homes, in_validation, is_description, is_labelled, is_lmdb,
-                          is_saved, has_parquet, leaves, mixture_of, open_image, open_source, picture, readable_label,
-                          reasons, split_source, suffixes, to_rgb)
+                          find_images, hf_stream, home, homes, in_validation, is_description,
+                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, open_image,
+                          open_source, picture, readable_label, reasons, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
-_all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
-         'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
-         'hf_stream', 'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source',
-         'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+_all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource',
+         'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource',
+         'Subset', 'all_labels', 'find_images', 'hf_stream', 'home', 'homes', 'in_validation', 'is_labelled',
+         'is_lmdb', 'leaves', 'open_image', 'open_source', 'picture', 'readable_label', 'reasons',
+         'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #0000000b
 scanned = 1_000_000 # items; the labels of a larger source are not gone through at the start
@@ -55,15 +56,17 @@ class WordDataset(Dataset):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
         if charset is not None and not is_labelled(source):
-            raise DataError("these pictures have no labels, but targets are asked for; add a labels.tsv, or leave "
-                            "charset out")
+            raise DataError("these pictures have no labels, but targets are asked for; add a "
+                            "labels.tsv, or leave charset out")
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
         self.seed, self.on_broken, self.max_broken, self.met = seed, on_broken, max_broken, 0
         self.lazy = charset is not None and not self._to_scan(scan)
-        self.kept = range(len(source)) if charset is None or self.lazy else words_that_fit(source, charset, max_len)
+        all_kept = charset is None or self.lazy
+        self.kept = range(len(source)) if all_kept else words_that_fit(source, charset, max_len)
         if not len(self.kept):
-            raise DataError(f"no data: all {len(source)} words are longer than max_len={max_len} allows or have no "
-                            "label" if len(source) else "no data: the source is empty")
+            raise DataError(f"no data: all {len(source)} words are longer than "
+                            f"max_len={max_len} allows or have no label" if len(source)
+                            else "no data: the source is empty")
         self.codes = torch.zeros(len(self.kept), dtype=torch.uint8).share_memory_()
         self.ready = all(isinstance(s, CacheSource) and s.size == self.size for s in leaves(source))
 
@@ -87,8 +90,8 @@ class WordDataset(Dataset):
 def _to_scan(self:WordDataset, scan):
     "Whether to go through the labels at the start"
     if scan is False and self.on_broken == 'blank':
-        raise ValueError("scan=False needs on_broken='replace': a word that does not fit has no target to leave "
-                         "in its place")
+        raise ValueError("scan=False needs on_broken='replace': a word that does not fit "
+                         "has no target to leave in its place")
     return self.on_broken == 'blank' or (len(self.source) <= scanned if scan is None else scan)
 
 no_target = reasons.index('does not fit')
@@ -119,7 +122,7 @@ def read(self:WordDataset, i):
         return to_tensor(picture(self.source, int(self.kept[i]), self.size), self.size)
     except (BrokenImage, OSError) as e:
         self.codes[i] = reasons.index(getattr(e, 'reason', 'unreadable'))
-        if self.met % max(1, len(self)//2000) == 0: # counting ten million codes at every broken one would take long
+        if self.met % max(1, len(self)//2000) == 0: # counting ten million codes for each would take long
             self.check()
         self.met += 1
 
@@ -169,8 +172,8 @@ def check(self:WordDataset):
     "DataError when more than `max_broken` of all pictures were found broken"
     n = len(self._broken_items())
     if n > self.max_broken*len(self):
-        raise DataError(f"{n} of {len(self)} pictures are broken, more than {self.max_broken:.0%}; {self._listed()}; "
-                        "`mnsp data check` lists them all")
+        raise DataError(f"{n} of {len(self)} pictures are broken, more than "
+                        f"{self.max_broken:.0%}; {self._listed()}; `mnsp data check` lists them all")
 
 @patch
 def broken(self:WordDataset):
@@ -198,8 +201,8 @@ def report(self:WordDataset):
         parts.append(f"{n} of {len(self)} pictures broken, {how}: {self._listed()}")
     if self.left_out:
         how = 'met so far, each replaced by another' if self.lazy else 'left out'
-        parts.append(f"{self.left_out} of {len(self.source)} words {how} (no label, or longer than {self.max_len-1} "
-                     "characters)")
+        parts.append(f"{self.left_out} of {len(self.source)} words {how} (no label, or longer "
+                     f"than {self.max_len-1} characters)")
     return '; '.join(parts) or f"nothing broken, nothing left out ({len(self)} pictures)"
 
 # %% ../nbs/02b_data.ipynb #ac78e22b
@@ -252,12 +255,12 @@ class EpochSampler(Sampler):
         seed=0,
         rank=0,       # this process, of …
         world=1,      # … so many
-        even=False,   # the same number of items for every process; what is left over has to wait for another epoch
+        even=False,   # the same number of items for every process; the rest waits for another epoch
     ):
         if not 0 <= rank < world:
             raise ValueError(f"rank={rank}, world={world}; needed: 0 <= rank < world")
         self.n, self.shuffle, self.seed, self.rank, self.world, self.even = n, shuffle, seed, rank, world, even
-        self.epoch = self.start = 0 # the next epoch, and the position (of all processes together) where it begins
+        self.epoch = self.start = 0 # the next epoch, and the position (of all processes) where it begins
 
     def __len__(self): return self._share(0)
     def begin(self, epoch, position=0): self.epoch, self.start = epoch, position
@@ -279,7 +282,8 @@ class EpochSampler(Sampler):
         end = first+self._share(self.start)*self.world
         for begin in range(first, end, step):
             positions = np.arange(begin, min(end, begin+step), self.world)
-            yield from (shuffled(positions, self.n, self.seed, self.epoch) if self.shuffle else positions).tolist()
+            yield from (shuffled(positions, self.n, self.seed, self.epoch) if self.shuffle
+                        else positions).tolist()
 
 # %% ../nbs/02b_data.ipynb #00000024
 class Batch:
@@ -296,9 +300,9 @@ def collate(items):
 
 # %% ../nbs/02b_data.ipynb #00000025
 class WordLoader(DataLoader):
-    "torch's loader that knows how far it is; every pass is the next epoch of its `EpochSampler` or `WordStream`"
+    "torch's loader that knows how far it is; a pass is the next epoch of its `EpochSampler` or `WordStream`"
     begun = over = False
-    seen, batches, turn = 0, Counter(), 0 # handed out in this pass: samples, and batches by worker; whose turn is next
+    seen, batches, turn = 0, Counter(), 0 # in this pass: samples, batches by worker; whose turn is next
 
     def __len__(self):
         "Batches of a pass; of a stream about so many, the same for all processes"
@@ -319,7 +323,8 @@ class WordLoader(DataLoader):
     @property
     def order(self):
         "What can be resumed: the sampler or the stream; None when the order is somebody else's"
-        return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')), None)
+        return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')),
+                    None)
 
 # %% ../nbs/02b_data.ipynb #83493c1b
 @patch
@@ -437,7 +442,7 @@ def with_charset(self:Cached,
     max_len=25,   # places of a target, EOS included
     change=None,  # function text → text, for targets that are not the labels as they stand
 ) -> Cached:
-    "The same pictures, undecoded and uncopied, with other targets; words that have none are left out and counted"
+    "The same pictures, not decoded again, with other targets; words without one are left out and counted"
     other = copy.copy(self)
     other.change, other.rows, other.left_out = change, torch.arange(len(self.images)), self.dataset.left_out
     if charset is not None:
@@ -496,7 +501,8 @@ class WordStream(IterableDataset):
             raise DataError("this stream has no labels, but targets are asked for; leave charset out")
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
         self.seed, self.max_broken, self.recent = seed, max_broken, recent
-        self.epoch, self.skip = 0, torch.zeros(256, dtype=torch.int64).share_memory_() # samples that each worker skips
+        self.epoch = 0
+        self.skip = torch.zeros(256, dtype=torch.int64).share_memory_() # samples that each worker skips
         # of each worker: how many seen, left out, and broken by reason
         self.tally = torch.zeros(256, 2+len(reasons), dtype=torch.int64).share_memory_()
 
@@ -535,8 +541,9 @@ def state_after(self:WordStream, loader):
 def n_batches(self:WordStream, loader):
     "Batches of a pass through this process's share, as far as the source knows"
     n = self.source.n
-    if n is None: raise DataError("this stream does not say how many items it has; give open_stream(n=…), where "
-                                  "a rough number will do for training by steps")
+    if n is None:
+        raise DataError("this stream does not say how many items it has; give open_stream(n=…), where "
+                        "a rough number will do for training by steps")
     n //= self.source.world
     return n//loader.batch_size if loader.drop_last else -(-n//loader.batch_size)
 
@@ -553,13 +560,14 @@ def _samples(self:WordStream, tally, worker, skip):
             if image is None:
                 owed += 1 # nothing to put in its place yet
             else:
-                yield from [(image, k if self.charset is None else self.charset.encode(text, self.max_len))]*(1+owed)
+                yield from [(image, k if self.charset is None
+                             else self.charset.encode(text, self.max_len))]*(1+owed)
                 owed = 0
         before.append((*item, number))
 
 @patch
 def _substitute(self:WordStream, before, rng):
-    "(picture, number, text) of a readable one of the items before; depends on nothing else, so that a run can resume"
+    "(picture, number, text) of a readable item before; depends on nothing else, so that a run can resume"
     for i in rng.permutation(len(before)):
         name, data, text, number = before[i]
         try:
@@ -596,8 +604,8 @@ def _decoded(self:WordStream, name, data, tally):
         tally[2+reasons.index(getattr(e, 'reason', 'unreadable'))] += 1
     seen, broken = int(tally[0]), int(tally[3:].sum())
     if seen >= 100 and broken > self.max_broken*seen:
-        raise DataError(f"{broken} of {seen} pictures are broken, more than {self.max_broken:.0%}; the last: {name} "
-                        f"({by_number(self.counts())})")
+        raise DataError(f"{broken} of {seen} pictures are broken, more than "
+                        f"{self.max_broken:.0%}; the last: {name} ({by_number(self.counts())})")
 
 # %% ../nbs/02b_data.ipynb #efefed5b
 class SourceStream:
@@ -636,10 +644,12 @@ class MixedStream:
         seed=0,       # of the drawing
         n=None,       # how many items all processes together see; None: by the parts' own
     ):
-        self.streams, self.seed, self.epoch = list(streams), seed, torch.zeros((), dtype=torch.int64).share_memory_()
+        self.streams, self.seed = list(streams), seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.shares = np.array([1.]*len(self.streams) if weights is None else list(weights), dtype=float)
         if not self.streams or len(self.shares) != len(self.streams) or not (self.shares > 0).all():
-            raise ValueError(f"weights: {weights} for {len(self.streams)} streams; give one number > 0 for each")
+            raise ValueError(f"weights: {weights} for {len(self.streams)} streams; "
+                             "give one number > 0 for each")
         self.rank, self.world, self._n = self.streams[0].rank, self.streams[0].world, n
         self.labelled = all(s.labelled for s in self.streams)
 
@@ -655,7 +665,8 @@ class MixedStream:
 
     def __iter__(self):
         rng = np.random.default_rng((self.seed, int(self.epoch), self.rank, own_worker()[0]))
-        parts, shares, over = [iter(s) for s in self.streams], self.shares.copy(), np.zeros(len(self.streams), bool)
+        parts, shares = [iter(s) for s in self.streams], self.shares.copy()
+        over = np.zeros(len(self.streams), bool)
         while True:
             k = int(np.searchsorted(np.cumsum(shares), rng.random()*shares.sum(), side='right'))
             item = next(parts[k], None)
@@ -668,7 +679,7 @@ class MixedStream:
 
 # %% ../nbs/02b_data.ipynb #5160dcf1
 def open_stream(
-    path, # 'hf:owner/name[:split]', parquet, a folder of `save_to_disk`; a mixture; or anything `open_source` knows
+    path, # 'hf:owner/name[:split]', parquet, a folder of `save_to_disk`; a mixture; or what `open_source` knows
     split=None,
     rank=0,    # this process, of …
     world=1,   # … so many
@@ -682,7 +693,8 @@ def open_stream(
         return hf_stream(path, split, **about, **kwargs)
     if is_description(where, ['mixture']):
         paths, weights, said = mixture_of(where)
-        return MixedStream([open_stream(p, **about) for p in paths], weights, **{'seed': seed, **said, **kwargs})
+        return MixedStream([open_stream(p, **about) for p in paths], weights,
+                           **{'seed': seed, **said, **kwargs})
     return SourceStream(open_source(path), rank, world, bool(shuffle), seed)
 
 def open_words(

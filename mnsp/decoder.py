@@ -76,23 +76,25 @@ class DecoderConfig:
     guided: bool = True # False: MAE's decoder, norm first, no guide
     order: str = 'sa-ca' # of the guided layers
     dropout: float = 0.
-    coarse_as: str = 'tokens' # beside the grid's; or 'memory', with the guide's; or 'queries', added to the grid's
+    coarse_as: str = 'tokens' # beside the grid's; 'memory': with the guide's; 'queries': added to the grid's
 
     def __post_init__(self):
         if self.coarse_as not in ('tokens', 'memory', 'queries'):
             raise ValueError(f"coarse_as must be 'tokens', 'memory' or 'queries', got {self.coarse_as!r}")
-        if self.coarse_as == 'memory' and not self.guided: raise ValueError("coarse_as='memory' needs a guided decoder")
+        if self.coarse_as == 'memory' and not self.guided:
+            raise ValueError("coarse_as='memory' needs a guided decoder")
 
 # %% ../nbs/08_decoder.ipynb #0000000e
 class Decoder(nn.Module):
-    "Predict targets on a scale's grid from visible tokens, coarse tokens and a guide (LMIM §3.3; coarse: our reading of MNSP)"
+    "Predict a scale's targets from visible tokens, coarse ones and a guide (LMIM §3.3; coarse: our reading)"
     def __init__(self,
         cfg: DecoderConfig,
         encoder: EncoderConfig, # of the encoder whose tokens come in
         out_dim: int, # values per predicted token
     ):
         super().__init__()
-        self.cfg, self.n_scales, self.grids = cfg, encoder.n_scales, [encoder.grid(k) for k in range(encoder.n_scales)]
+        self.cfg, self.n_scales = cfg, encoder.n_scales
+        self.grids = [encoder.grid(k) for k in range(encoder.n_scales)]
         self.decoder_embed = nn.Linear(encoder.dim, cfg.dim)
         if cfg.guided: self.decoder_embed2 = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
@@ -143,7 +145,7 @@ def forward(self:Decoder,
     mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
     scale: int = 0, # which scale is filled in, counted coarse to fine from 0
     coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, [cls] first
-    guide: torch.Tensor | None = None, # [B, K, D]: tokens of the guidance view, [cls] included; may lack at coarse scales
+    guide: torch.Tensor | None = None, # [B, K, D]: the guide's tokens with [cls]; may lack at coarse scales
 ) -> torch.Tensor: # [B, N, out_dim]
     "A prediction for every token of the grid, visible ones included"
     if guide is not None and not self.cfg.guided: raise ValueError("this decoder takes no guide")

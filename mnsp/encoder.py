@@ -51,17 +51,20 @@ class EncoderConfig:
     heads: int = 6
     mlp_ratio: float = 4.
     n_scales: int = 1 # scales of the pyramid it will see; 1 = MAE and LMIM
-    scale_ratio: int | tuple = 2 # size of a scale over the next coarser one; a tuple: for each step, coarse first
+    scale_ratio: int | tuple = 2 # size of a scale over the next coarser one; a tuple: each step, coarse first
     mean: tuple = (127.5,) * 3 # of red, green, blue in 0..255; taken off before the first layer
     std: tuple = (127.5,) * 3 # divided by
-    stem: tuple = () # channels of convolutions of stride 2 before the patches, which are then cut smaller; (): none
+    stem: tuple = () # channels of convolutions of stride 2 before the then smaller patches; (): none
     stored_positions: bool = False # are position tables kept with the weights, or computed from the grid?
 
     def __post_init__(self):
-        for name in ('img_size', 'patch_size', 'mean', 'std', 'stem'): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.scale_ratio, int): object.__setattr__(self, 'scale_ratio', tuple(self.scale_ratio))
+        for name in ('img_size', 'patch_size', 'mean', 'std', 'stem'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.scale_ratio, int):
+            object.__setattr__(self, 'scale_ratio', tuple(self.scale_ratio))
         if any(side % 2 ** len(self.stem) for side in self.patch_size):
-            raise ValueError(f"patch_size {self.patch_size} cannot be halved {len(self.stem)} times, as stem {self.stem} does")
+            raise ValueError(f"patch_size {self.patch_size} cannot be halved {len(self.stem)} times, as "
+                             f"stem {self.stem} does")
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
     @property
@@ -81,7 +84,8 @@ class ConvPatches(nn.Module):
     def __init__(self, cfg: EncoderConfig):
         super().__init__()
         channels = 3, *cfg.stem
-        self.convs = nn.Sequential(*[nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+        self.convs = nn.Sequential(*[nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False),
+                                                   nn.BatchNorm2d(b), nn.ReLU())
                                      for a, b in zip(channels, channels[1:])])
         left = tuple(side // 2 ** len(cfg.stem) for side in cfg.patch_size)
         self.proj = nn.Conv2d(channels[-1], cfg.dim, left, left)
@@ -93,7 +97,7 @@ class ConvPatches(nn.Module):
 
 # %% ../nbs/06_encoder.ipynb #0000000e
 class Encoder(nn.Module):
-    "A vision transformer over patches of a word picture, at any scale of the pyramid (LMIM §3; scales: our reading of MNSP)"
+    "A vision transformer over patches of a word at any scale (LMIM §3; scales: our reading of MNSP)"
     def __init__(self, cfg: EncoderConfig = EncoderConfig()):
         super().__init__()
         self.cfg = cfg
@@ -128,8 +132,8 @@ def check(self:Encoder, images: torch.Tensor, scale: int):
     "A clear word where the picture does not fit the scale"
     size = self.cfg.sizes[scale]
     if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
-        raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got {list(images.shape)}; "
-                         "resize them first")
+        raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got "
+                         f"{list(images.shape)}; resize them first")
 
 @patch
 def tokens(self:Encoder,

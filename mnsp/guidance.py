@@ -68,7 +68,8 @@ def homography(
     rest, right, below = p0 - p1 + p2 - p3, p1 - p2, p3 - p2
     area = cross(right, below)
     g, h = cross(rest, below) / area, cross(right, rest) / area # [B, 1] each
-    columns = [torch.cat([a, b], 1) for a, b in zip((p1 - p0 + g * p1, p3 - p0 + h * p3, p0), (g, h, g * 0 + 1))]
+    columns = [torch.cat([a, b], 1)
+               for a, b in zip((p1 - p0 + g * p1, p3 - p0 + h * p3, p0), (g, h, g * 0 + 1))]
     return torch.stack(columns, 2)
 
 # %% ../nbs/04_guidance.ipynb #0000000f
@@ -129,7 +130,8 @@ def filter_each(
     "Every sample with its own kernel, borders continued"
     (b, c, h, w), r = x.shape, kernel.shape[-1] // 2
     x = F.pad(x.reshape(1, b * c, h, w), (r, r, r, r), mode='replicate')
-    return F.conv2d(x, kernel.repeat_interleave(c, 0, output_size=b * c)[:, None], groups=b * c).view(b, c, h, w)
+    return F.conv2d(x, kernel.repeat_interleave(c, 0, output_size=b * c)[:, None],
+                    groups=b * c).view(b, c, h, w)
 
 # %% ../nbs/04_guidance.ipynb #00000019
 _grey = .299, .587, .114
@@ -217,16 +219,17 @@ class Strength:
 
     def operations(self) -> tuple: # of names
         "Operations to choose from"
-        names = ('crop_rows', 'crop_cols', 'rotate', 'shear', 'distort', 'perspective', 'sharpen', 'blur', 'contrast',
-                 'solarize', 'grayscale')
+        names = ('crop_rows', 'crop_cols', 'rotate', 'shear', 'distort', 'perspective', 'sharpen',
+                 'blur', 'contrast', 'solarize', 'grayscale')
         return tuple(name for name in names if getattr(self, name) is not None)
 
 levels = dict(
     weak=Strength(distort=None, perspective=None, sharpen=None, blur=None, contrast=None, solarize=None,
                   grayscale=None, jitter_p=0., grey_p=0., at_least=1),
     medium=Strength(),
-    strong=Strength(crop_rows=.15, crop_cols=.03, rotate=22., distort=(.045, .075), perspective=(.03, .09), sharpen=.75,
-                    blur=(.75, 2.), contrast=(.35, 1.), solarize=(32., 160.), jitter=(.6, .6, .4, .2)))
+    strong=Strength(crop_rows=.15, crop_cols=.03, rotate=22., distort=(.045, .075),
+                    perspective=(.03, .09), sharpen=.75, blur=(.75, 2.), contrast=(.35, 1.),
+                    solarize=(32., 160.), jitter=(.6, .6, .4, .2)))
 
 # %% ../nbs/04_guidance.ipynb #00000025
 def draw_corners(
@@ -321,12 +324,14 @@ def in_parts(
     "Apply `change` in float32: on a CPU to parts of a batch, on a GPU to all of it"
     if not len(_check(x)): return x.clone()
     parts = x.split(64 if x.device.type == 'cpu' else len(x))
-    with full_precision(x.device): return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
+    with full_precision(x.device):
+        return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
 
 def _check(x):
     "uint8 [B, 3, H, W], or a ValueError"
     if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 [B, 3, H, W], got {str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
+        raise ValueError("images must be uint8 [B, 3, H, W], got "
+                         f"{str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
     return x
 
 def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
@@ -460,7 +465,8 @@ class FinetuneAugment(nn.Module):
         self.strength, self.geometry_p = strength, geometry_p
         self.deterioration_p, self.colour_p = deterioration_p, colour_p
 
-    def extra_repr(self): return ', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
+    def extra_repr(self):
+        return ', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
 
     def forward(self,
         x: torch.Tensor, # uint8 [B, 3, H, W], sides divisible by 4

@@ -50,7 +50,8 @@ def save_model(
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(path / 'model.safetensors', lambda p: save_file(state, p))
-    write_atomically(path / 'config.json', lambda p: p.write_text(json.dumps(config, indent=1), encoding='utf-8'))
+    write_atomically(path / 'config.json',
+                     lambda p: p.write_text(json.dumps(config, indent=1), encoding='utf-8'))
     return path
 
 # %% ../nbs/17_hub.ipynb #00000009
@@ -89,12 +90,14 @@ def misfits(
     most: int = 8, # names to list
 ) -> str: # '' if all fit
     "What is missing, unknown or of another shape"
-    wrong = [f"missing {k}" for k in wanted.keys() - found.keys()] + [f"unknown {k}" for k in found.keys() - wanted.keys()]
+    wrong = [f"missing {k}" for k in wanted.keys() - found.keys()]
+    wrong += [f"unknown {k}" for k in found.keys() - wanted.keys()]
     wrong += [f"{k} is {list(found[k])}, expected {list(wanted[k])}" for k in found.keys() & wanted.keys()
               if tuple(found[k]) != tuple(wanted[k])]
     return '; '.join(sorted(wrong)[:most]) + (f"; and {len(wrong) - most} more" if len(wrong) > most else '')
 
 def shapes(state: dict) -> dict: # name -> shape
+    "The shape of every tensor by its name"
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 def load_weights(
@@ -104,7 +107,8 @@ def load_weights(
     "Put weights into a model; every tensor must be there and fit"
     file = Path(path) / 'model.safetensors'
     try: state = load_file(file)
-    except (SafetensorError, OSError) as e: raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
     wrong = misfits(shapes(state), shapes(model.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     model.load_state_dict(state)
@@ -131,15 +135,16 @@ def read_checkpoint(
     path: str | Path, # file written by torch.save
 ) -> tuple: # the tensors by name, the options the file was trained with
     "Tensors of a published checkpoint; nothing in the file is executed"
-    if not Path(path).is_file(): raise WeightsError(f"{path} is no file; give the checkpoint that was downloaded")
+    if not Path(path).is_file():
+        raise WeightsError(f"{path} is no file; give the checkpoint that was downloaded")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             file = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         asked = re.search(r'GLOBAL (\S+)', str(e))
         if asked is None: raise WeightsError(_damaged(path, e)) from None
-        raise WeightsError(f"{path} holds more than weights ({asked[1]}) and was not opened, since reading it could run code; "
-                           "ask for a file of tensors alone") from None
+        raise WeightsError(f"{path} holds more than weights ({asked[1]}) and was not opened, since "
+                           "reading it could run code; ask for a file of tensors alone") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError, IndexError) as e:
         raise WeightsError(_damaged(path, e)) from None
     state = next((file[k] for k in ('model', 'state_dict') if isinstance(file, dict) and k in file), file)
@@ -149,10 +154,11 @@ def read_checkpoint(
     options = args if isinstance(args, dict) else getattr(args, '__dict__', {})
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, options
 
-def _damaged(path, error): return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
+def _damaged(path, error):
+    return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
 
-_four = ("it should be one of the four published layouts: MAERec pre-training, LMIM pre-training, LMIM recogniser, "
-         "MAERec recogniser")
+_four = ("it should be one of the four published layouts: MAERec pre-training, LMIM "
+         "pre-training, LMIM recogniser, MAERec recogniser")
 
 # %% ../nbs/17_hub.ipynb #00000011
 def layout_of(
@@ -177,7 +183,8 @@ class Checkpoint:
         return self.state[name]
 
     def depth(self, prefix: str) -> int: # how many blocks are numbered after `prefix`
-        numbers = [int(m[1]) for m in (re.match(re.escape(prefix) + r'\.(\d+)\.', name) for name in self.state) if m]
+        found = (re.match(re.escape(prefix) + r'\.(\d+)\.', name) for name in self.state)
+        numbers = [int(m[1]) for m in found if m]
         if not numbers: raise WeightsError(f"{self.path} lacks {prefix}.0; the file is incomplete")
         return max(numbers) + 1
 
@@ -186,37 +193,45 @@ class Checkpoint:
         part: str, # a key of `known_heads`
         dim: int,
     ) -> int:
-        heads = given or known_heads[part].get(dim) or (self.args.get('heads') if part == 'recognizer' else None)
+        heads = given or known_heads[part].get(dim) or (self.args.get('heads')
+                                                        if part == 'recognizer' else None)
         which = 'encoder_heads' if part == 'encoder' else 'decoder_heads'
-        if not heads: raise WeightsError(f"{self.path}: a file does not tell how many heads share its {dim} dimensions; "
-                                         f"pass {which}=")
-        if dim % heads: raise WeightsError(f"{which}={heads} does not divide the {dim} dimensions of {self.path}")
+        if not heads:
+            raise WeightsError(f"{self.path}: a file does not tell how many heads share its {dim} dimensions; "
+                               f"pass {which}=")
+        if dim % heads:
+            raise WeightsError(f"{which}={heads} does not divide the {dim} dimensions of {self.path}")
         return heads
 
     def encoder(self, prefix: str, heads: int | None, **kwargs) -> EncoderConfig:
         "The encoder whose names start with `prefix`"
-        (dim, _, h, w), tokens = self[f'{prefix}patch_embed.proj.weight'].shape, self[f'{prefix}pos_embed'].shape[1] - 1
+        dim, _, h, w = self[f'{prefix}patch_embed.proj.weight'].shape
+        tokens = self[f'{prefix}pos_embed'].shape[1] - 1
         rows = math.isqrt(tokens // 4)                              # words are four times as wide as high
-        if rows * rows * 4 != tokens: raise WeightsError(f"{self.path}: {tokens} tokens are no grid of rows × 4·rows")
+        if rows * rows * 4 != tokens:
+            raise WeightsError(f"{self.path}: {tokens} tokens are no grid of rows × 4·rows")
         ratio = self[f'{prefix}blocks.0.mlp.fc1.weight'].shape[0] / dim
         return EncoderConfig((rows * h, 4 * rows * w), (h, w), dim, self.depth(f'{prefix}blocks'),
                              self.heads(heads, 'encoder', dim), ratio, stored_positions=True, **kwargs)
 
 # %% ../nbs/17_hub.ipynb #00000015
-_reader_names = [('char_emb', 'decoder.trg_word_emb'), ('layers', 'decoder.layer_stack'), ('norm', 'decoder.layer_norm'),
-                 ('classifier', 'decoder.classifier'), ('positions', 'decoder.position_enc.position_table')]
-_layer_names = [('.w_qs.', '.linear_q.'), ('.w_ks.', '.linear_k.'), ('.w_vs.', '.linear_v.'), ('.mlp.0.', '.mlp.w_1.'),
-                ('.mlp.3.', '.mlp.w_2.')]
+_reader_names = [('char_emb', 'decoder.trg_word_emb'), ('layers', 'decoder.layer_stack'),
+                 ('norm', 'decoder.layer_norm'), ('classifier', 'decoder.classifier'),
+                 ('positions', 'decoder.position_enc.position_table')]
+_layer_names = [('.w_qs.', '.linear_q.'), ('.w_ks.', '.linear_k.'), ('.w_vs.', '.linear_v.'),
+                ('.mlp.0.', '.mlp.w_1.'), ('.mlp.3.', '.mlp.w_2.')]
 
 def published_name(
     name: str, # of a tensor in a model of this package
     layout: str, # from `layout_of`
 ) -> str: # its name in the published file
     "What a tensor is called there"
-    encoder = {'mae': '', 'lmim': 'model_maeenc.', 'lmim recognizer': 'encoder.', 'maerec recognizer': 'backbone.'}[layout]
+    encoder = {'mae': '', 'lmim': 'model_maeenc.', 'lmim recognizer': 'encoder.',
+               'maerec recognizer': 'backbone.'}[layout]
     for ours, theirs in (('teacher.encoder.', 'model_maeenc_momentum.'), ('encoder.', encoder)):
         if name.startswith(ours): return theirs + name.removeprefix(ours).replace('positions0', 'pos_embed')
-    if layout in ('mae', 'lmim'): return name.removeprefix('decoder.').replace('positions0', 'decoder_pos_embed')
+    if layout in ('mae', 'lmim'):
+        return name.removeprefix('decoder.').replace('positions0', 'decoder_pos_embed')
     for ours, theirs in _reader_names:
         if name.split('.')[0] == ours: name = theirs + name.removeprefix(ours)
     for ours, theirs in _layer_names: name = name.replace(ours, theirs)
@@ -238,20 +253,23 @@ def fill_from_checkpoint(
     wanted |= {theirs: wanted[original] for theirs, original in spare.items()}
     wrong = misfits(shapes(file.state), wanted)
     if wrong: raise WeightsError(f"{file.path} does not fit the layout of a {layout} checkpoint: {wrong}")
-    state = {ours: file[theirs].view(own[ours].shape) if 'positions' not in ours else _rows(file, theirs, ours, own[ours])
+    state = {ours: file[theirs].view(own[ours].shape) if 'positions' not in ours
+             else _rows(file, theirs, ours, own[ours])
              for ours, theirs in names.items()}
     for ours in names:
-        if ours.endswith('cls_token'): state[ours] = state[ours] + file[names[ours].replace('cls_token', 'pos_embed')][:, :1]
+        if ours.endswith('cls_token'):
+            state[ours] = state[ours] + file[names[ours].replace('cls_token', 'pos_embed')][:, :1]
     model.load_state_dict(state)
 
 def _rows(file, theirs, ours, own):
     "The rows of a position table that belong to our tokens"
     table = file[theirs][0]
-    if ours == 'positions': table = table[:len(own)]                # of characters: as many as the longest word has
+    if ours == 'positions': table = table[:len(own)] # of characters: as many as the longest word has
     else: cls, table = table[0], table[1:]
     if ours == 'decoder.positions0' and cls.any():
         raise WeightsError(f"{file.path}: {theirs} places [cls], which no published file does")
-    if table.shape != own.shape: raise WeightsError(f"{file.path}: {theirs} has {len(table)} rows, expected {len(own)}")
+    if table.shape != own.shape:
+        raise WeightsError(f"{file.path}: {theirs} has {len(table)} rows, expected {len(own)}")
     return table
 
 # %% ../nbs/17_hub.ipynb #00000018
@@ -261,9 +279,11 @@ def _pretrainer(file, layout, encoder_heads, decoder_heads):
     encoder = file.encoder('model_maeenc.' if guided else '', encoder_heads)
     dim = file['decoder_embed.weight'].shape[0]
     ffn = file[f"decoder_blocks.0.{'linear1' if guided else 'mlp.fc1'}.weight"].shape[0]
-    decoder = DecoderConfig(dim, file.depth('decoder_blocks'), file.heads(decoder_heads, 'pretrain', dim), ffn, guided,
+    decoder = DecoderConfig(dim, file.depth('decoder_blocks'),
+                            file.heads(decoder_heads, 'pretrain', dim), ffn, guided,
                             dropout=.1 if guided else 0.)
-    cfg = PretrainConfig(encoder, decoder, teacher='frozen' if guided else 'pixels', guide='medium' if guided else None,
+    cfg = PretrainConfig(encoder, decoder, teacher='frozen' if guided else 'pixels',
+                         guide='medium' if guided else None,
                          mask_ratio=file.args.get('mask_ratio', .8 if guided else .75))
     teacher = Encoder(file.encoder('model_maeenc_momentum.', encoder_heads)) if guided else None
     return Pretrainer(cfg, teacher), {}
@@ -273,13 +293,15 @@ def _lmim_reader(file, layout, encoder_heads, decoder_heads, charset):
     dim, classes = file['linear_norm.0.weight'].shape[0], file['decoder.classifier.weight'].shape[0]
     charset = charset or english
     if charset.n_classes != classes:
-        raise WeightsError(f"{file.path} has {classes} classes, its charset has {charset.n_classes}; pass charset= with "
-                           f"the {classes - 3} characters it was trained with")
+        raise WeightsError(f"{file.path} has {classes} classes, its charset has "
+                           f"{charset.n_classes}; pass charset= with the {classes - 3} "
+                           "characters it was trained with")
     cfg = RecognizerConfig(file.encoder('encoder.', encoder_heads), dim, file.depth('decoder.layer_stack'),
                            file.heads(decoder_heads, 'recognizer', dim),
                            file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], charset=charset.chars,
                            max_len=file.args.get('max_len', 25))
-    return Recognizer(cfg), {k: f'encoder.{k}' for k in ('pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
+    return Recognizer(cfg), {k: f'encoder.{k}'
+                             for k in ('pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
                              if k in file.state}
 
 maerec_chars = string.digits + string.ascii_letters + '!"#$%&\'()*+,-./:;<=>?@[\\]_`~ '
@@ -287,7 +309,8 @@ imagenet = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 def _maerec_reader(file, layout, encoder_heads, decoder_heads, charset):
     "MAERec's recogniser"
-    encoder, chars = file.encoder('backbone.', encoder_heads, **imagenet), charset.chars if charset else maerec_chars
+    encoder = file.encoder('backbone.', encoder_heads, **imagenet)
+    chars = charset.chars if charset else maerec_chars
     cfg = RecognizerConfig(encoder, encoder.dim, file.depth('decoder.layer_stack'),
                            file.heads(decoder_heads, 'recognizer', encoder.dim),
                            file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], charset=chars, max_len=48,

@@ -17,7 +17,8 @@ def hidden_count(
     ratio: float, # share of tokens to hide, 0..1
 ) -> int: # tokens hidden in every sample
     "How many of a grid's tokens are hidden; ValueError for an empty grid or a ratio outside 0..1"
-    if len(grid) != 2 or min(grid) < 1: raise ValueError(f"grid must be (rows, cols) of at least 1 each, got {grid}")
+    if len(grid) != 2 or min(grid) < 1:
+        raise ValueError(f"grid must be (rows, cols) of at least 1 each, got {grid}")
     if not 0 <= ratio <= 1: raise ValueError(f"ratio must lie in 0..1, got {ratio}")
     return round(grid[0] * grid[1] * ratio)
 
@@ -37,11 +38,12 @@ def hide_highest(
     return mask
 
 def _count(mask):
-    "Hidden tokens per sample: remembered if `mask` is as it was made, else counted, which reads from the device"
+    "Hidden tokens per sample: remembered if `mask` is as made, else counted, which reads from the device"
     count, version = getattr(mask, 'known_count', (None, None))
     if count is not None and mask._version == version: return count
     counts = set(mask.sum(1).tolist()) or {0}
-    if len(counts) > 1: raise ValueError(f"mask must hide equally many tokens in every sample, got {sorted(counts)}")
+    if len(counts) > 1:
+        raise ValueError(f"mask must hide equally many tokens in every sample, got {sorted(counts)}")
     return counts.pop()
 
 # %% ../nbs/05_masking.ipynb #0000000c
@@ -72,7 +74,7 @@ def block_mask(
     generator: torch.Generator | None = None,
     device=None, # where the mask shall lie; None: the generator's
 ) -> torch.Tensor: # bool [B, N], True = hidden
-    "Hide rectangles, a quarter to all of the rows high and 5 to 20 % of the columns wide (our reading of block masks)"
+    "Hide rectangles, a quarter to all rows high, 5 to 20 % of the columns wide (our reading of block masks)"
     count, (rows, cols), n = hidden_count(grid, ratio), grid, 64
     high = _intervals(rows, .25, 1., (batch, n), generator, device)
     wide = _intervals(cols, .05, .2, (batch, n), generator, device)
@@ -126,6 +128,7 @@ def visible_tokens(
 ) -> torch.Tensor: # [B, N - hidden, D]
     "The tokens that are not hidden, in their order; ValueError when rows hide different numbers"
     if tokens.shape[:2] != mask.shape:
-        raise ValueError(f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)} must agree in batch and length")
+        raise ValueError(f"tokens {tuple(tokens.shape)} and mask {tuple(mask.shape)} must "
+                         "agree in batch and length")
     keep = mask.byte().argsort(dim=1, stable=True)[:, :mask.shape[1] - _count(mask)]
     return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2]))

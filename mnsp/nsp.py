@@ -21,9 +21,11 @@ class FillTask:
     share: float = 1. # of a batch's pictures that are asked this in training; tasks of one scale take turns
 
     def __post_init__(self):
-        if not (self.coarse or self.visible): raise ValueError("a fill-in task must know something: coarse or visible")
+        if not (self.coarse or self.visible):
+            raise ValueError("a fill-in task must know something: coarse or visible")
         if not 0 < self.share <= 1: raise ValueError(f"share must lie in 0..1, got {self.share}")
-        if self.coarse and self.scale < 1: raise ValueError("the coarsest scale (0) has no coarser one to look at")
+        if self.coarse and self.scale < 1:
+            raise ValueError("the coarsest scale (0) has no coarser one to look at")
 
     @property
     def name(self) -> str: # the part of the loss it belongs to
@@ -38,7 +40,7 @@ def nsp_tasks(n_scales: int = 3, visible: bool = False, weight: float = 1.) -> t
     return tuple(FillTask(k, coarse=True, visible=visible, weight=weight) for k in range(1, n_scales))
 
 def mnsp_tasks(n_scales: int = 3, weight: float = 1.) -> tuple:
-    "Masked image modelling and masked next-scale prediction together, half of the batch each at the finest scale"
+    "Masked image modelling and masked next-scale prediction, half of the batch each at the finest scale"
     *coarser, finest = nsp_tasks(n_scales, visible=True, weight=weight)
     return FillTask(n_scales - 1, share=.5), replace(finest, share=.5), *coarser
 

@@ -34,10 +34,10 @@ class PretrainConfig:
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     tasks: tuple = mim_task() # of `FillTask`
-    teacher: str = 'pixels' # or 'ema', 'random' (ablation), or 'frozen' (then an encoder is passed to `Pretrainer`)
+    teacher: str = 'pixels' # or 'ema', 'random' (ablation), or 'frozen' (an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
-    coarse_target: str = 'pooled' # of a feature target at coarse scales: 'pooled' from the finest, or the scale's 'own'
+    coarse_target: str = 'pooled' # features to predict at coarse scales: 'pooled' from the finest, or 'own'
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
     guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
     mask: str = 'random' # 'random', 'block' or 'span'
@@ -47,13 +47,15 @@ class PretrainConfig:
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
     def __post_init__(self):
-        if self.mask not in masks: raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
+        if self.mask not in masks:
+            raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
         if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
             raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
         if not isinstance(self.mask_ratio, (int, float)):
             object.__setattr__(self, 'mask_ratio', tuple(self.mask_ratio))
             if len(self.mask_ratio) != (n := self.encoder.n_scales):
-                raise ValueError(f"mask_ratio {self.mask_ratio} must have one number, or one for each of {n} scales")
+                raise ValueError(f"mask_ratio {self.mask_ratio} must have one number, or one "
+                                 f"for each of {n} scales")
         for name, known in (('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -97,7 +99,8 @@ class Pretrainer(nn.Module):
         if self.guidance:
             guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
         looked, targets, parts, fills = self.teacher.look(images), {}, {}, []
-        for k in {task.scale for task in cfg.tasks}: targets[k] = self.teacher(looked, scales[k], cfg.encoder.grid(k))
+        for k in {task.scale for task in cfg.tasks}:
+            targets[k] = self.teacher(looked, scales[k], cfg.encoder.grid(k))
         asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
         for task, rows in zip(cfg.tasks, asked):
             told = guide if task.scale == finest or cfg.guide_at == 'all' else None
@@ -148,24 +151,24 @@ def lmim(
 def mnsp(
     size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
-    """MNSP: three scales, masked image modelling and masked next-scale prediction, all [cls] aligned (our reading); the
+    """MNSP: three scales, MIM and masked next-scale prediction, all [cls] aligned (our reading); the
     alignment weighs a tenth of LMIM's, since more cost reading in the study"""
     return _config(size, 3, True, mnsp_tasks(), align=.1)
 
-def mae_tiny() -> PretrainConfig: return mae('tiny')
-def mae_small() -> PretrainConfig: return mae('small')
-def mae_base() -> PretrainConfig: return mae('base')
-def lmim_tiny() -> PretrainConfig: return lmim('tiny')
-def lmim_small() -> PretrainConfig: return lmim('small')
-def lmim_base() -> PretrainConfig: return lmim('base')
-def mnsp_tiny() -> PretrainConfig: return mnsp('tiny')
-def mnsp_small() -> PretrainConfig: return mnsp('small')
-def mnsp_base() -> PretrainConfig: return mnsp('base')
+def mae_tiny() -> PretrainConfig: "`mae` of size 'tiny'"; return mae('tiny')
+def mae_small() -> PretrainConfig: "`mae` of size 'small'"; return mae('small')
+def mae_base() -> PretrainConfig: "`mae` of size 'base'"; return mae('base')
+def lmim_tiny() -> PretrainConfig: "`lmim` of size 'tiny'"; return lmim('tiny')
+def lmim_small() -> PretrainConfig: "`lmim` of size 'small'"; return lmim('small')
+def lmim_base() -> PretrainConfig: "`lmim` of size 'base'"; return lmim('base')
+def mnsp_tiny() -> PretrainConfig: "`mnsp` of size 'tiny'"; return mnsp('tiny')
+def mnsp_small() -> PretrainConfig: "`mnsp` of size 'small'"; return mnsp('small')
+def mnsp_base() -> PretrainConfig: "`mnsp` of size 'base'"; return mnsp('base')
 
 # %% ../nbs/11_pretrain.ipynb #00000011
 def with_settings(
     cfg: PretrainConfig,
-    settings, # texts `name=value`, such as 'guide=strong', 'mask_ratio=.6', 'encoder.depth=4', 'decoder.order=ca-sa'
+    settings, # texts `name=value`, such as 'guide=strong', 'mask_ratio=.6', 'decoder.order=ca-sa'
 ) -> PretrainConfig:
     "The configuration with fields changed by name; ValueError for a name it does not have"
     for text in settings:
@@ -174,7 +177,8 @@ def with_settings(
         holder = getattr(cfg, part) if part in ('encoder', 'decoder') else cfg
         known = [f.name for f in fields(holder)]
         if '=' not in text or part not in ('', 'encoder', 'decoder') or name not in known:
-            raise ValueError(f"setting {text!r}: give NAME=VALUE with a name of {', '.join(known)}, or encoder.… or decoder.…")
+            raise ValueError(f"setting {text!r}: give NAME=VALUE with a name of {', '.join(known)}, or "
+                             "encoder.… or decoder.…")
         holder = replace(holder, **{name: _as_value(value)})
         cfg = replace(cfg, **{part: holder}) if part else holder
     return cfg
@@ -221,8 +225,8 @@ def show_reconstruction(
     model.generator = keep; model.train(was_training)
     scales = [s.cpu() for s in pyramid(images[:n], model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio)]
     n = len(images[:n])
-    fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(7.6, .55 * n * len(out['fills']) + .4), squeeze=False,
-                            layout='constrained')
+    fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(7.6, .55 * n * len(out['fills']) + .4),
+                            squeeze=False, layout='constrained')
     for t, fill in enumerate(out['fills']):
         grid = model.cfg.encoder.grid(fill['task'].scale)
         h, w = model.cfg.encoder.patch_size
@@ -230,7 +234,8 @@ def show_reconstruction(
         hidden = fill['mask'].cpu().view(-1, *grid).repeat_interleave(h, 1).repeat_interleave(w, 2)
         for i in range(n):
             picture = scales[fill['task'].scale][i].permute(1, 2, 0) / 255
-            seen = torch.where(hidden[i, ..., None], .6, picture) if fill['task'].visible else torch.full_like(picture, .6)
+            grey = hidden[i, ..., None] if fill['task'].visible else torch.ones_like(hidden[i, ..., None])
+            seen = torch.where(grey, .6, picture)
             panels = picture, seen, target[i].view(*grid, 3), pred[i].view(*grid, 3)
             for ax, panel in zip(axs[t * n + i], panels): ax.imshow(panel, aspect='auto'); ax.axis('off')
             label = f"{fill['task'].name} at scale {fill['task'].scale}" if i == 0 else ''

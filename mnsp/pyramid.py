@@ -26,10 +26,12 @@ def scale_factors(size: tuple, n_scales: int = 3, ratio=2) -> list: # of ints, c
     "How many pixels of the finest scale, in each direction, make one pixel of each scale"
     steps = [ratio] * (n_scales - 1) if isinstance(ratio, int) else list(ratio)
     if n_scales < 1 or min(steps, default=2) < 2 or len(steps) != n_scales - 1:
-        raise ValueError(f"need n_scales >= 1 and a ratio >= 2 for each of the {n_scales - 1} steps, got {n_scales} and {ratio}")
+        raise ValueError(f"need n_scales >= 1 and a ratio >= 2 for each of the {n_scales - 1} steps, got "
+                         f"{n_scales} and {ratio}")
     factors = [math.prod(steps[k:]) for k in range(n_scales)]
     if any(side % factors[0] for side in size) or min(size) < 1:
-        raise ValueError(f"size {tuple(size)} must divide by {factors[0]} for {n_scales} scales of ratio {ratio}")
+        raise ValueError(f"size {tuple(size)} must divide by {factors[0]} for {n_scales} "
+                         f"scales of ratio {ratio}")
     return factors
 
 def grid_of(
@@ -70,7 +72,8 @@ def show_pyramid(
 ) -> Figure:
     "One row per picture, one column per scale, with the token grid drawn in"
     scales = pyramid(x[:n], n_scales, ratio)
-    fig, axes = plt.subplots(len(scales[0]), n_scales, squeeze=False, figsize=(2.5 * n_scales, .75 * len(scales[0])))
+    fig, axes = plt.subplots(len(scales[0]), n_scales, squeeze=False,
+                             figsize=(2.5 * n_scales, .75 * len(scales[0])))
     for k, scale in enumerate(scales):
         (h, w), (rows, cols) = scale.shape[-2:], grid_of(scale.shape[-2:], patch_size)
         axes[0, k].set_title(f'{h}×{w} pixels, {rows}×{cols} tokens')
@@ -78,6 +81,7 @@ def show_pyramid(
             ax.imshow(im.permute(1, 2, 0).byte().cpu(), extent=(0, cols, rows, 0), interpolation='nearest',
                       aspect=patch_size[0] / patch_size[1])
             ax.set(xticks=range(cols + 1), yticks=range(rows + 1), xticklabels=[], yticklabels=[])
-            ax.grid(color='w', linewidth=.3, alpha=.6); ax.tick_params(length=0); ax.spines[:].set_visible(False)
+            ax.grid(color='w', linewidth=.3, alpha=.6); ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
     fig.tight_layout(pad=.4)
     return fig

@@ -54,7 +54,8 @@ def from_array(
     if x.dtype != np.uint8: raise DataError(f"{name} holds {x.dtype}; give uint8, 0 to 255")
     if x.ndim == 3 and x.shape[2] == 1: x = x[..., 0]
     if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[2] not in (3, 4)):
-        raise DataError(f"{name} has shape {list(x.shape)}; give [H, W], [H, W, 3] or [H, W, 4], a tensor [3, H, W]")
+        raise DataError(f"{name} has shape {list(x.shape)}; give [H, W], [H, W, 3] or "
+                        "[H, W, 4], a tensor [3, H, W]")
     if not x.size: raise BrokenImage(name, 'empty')
     return from_pil(Image.fromarray(np.ascontiguousarray(x)), name)
 
@@ -74,17 +75,21 @@ def to_picture(
     "One picture of whatever kind; a DataError says what is wrong with it"
     if isinstance(item, str) and re.match(r'[a-zA-Z][\w+.-]+://', item):
         if not re.match('https?:', item, re.I): raise DataError(f"{item}: only http and https are fetched")
-        if not urls: raise DataError(f"{item} is an address, and nothing is fetched unless asked for: pass urls=True")
+        if not urls:
+            raise DataError(f"{item} is an address, and nothing is fetched unless asked for: pass urls=True")
         return open_image(io.BytesIO(fetch(item)), item)
     if isinstance(item, (str, Path)):
-        if Path(item).is_dir(): raise DataError(f"{item} is a folder; give its pictures, or use `mnsp read {item}`")
-        if '\0' in str(item): raise DataError(f"{str(item)!r} is no file name; encoded pictures are given as bytes")
+        if Path(item).is_dir():
+            raise DataError(f"{item} is a folder; give its pictures, or use `mnsp read {item}`")
+        if '\0' in str(item):
+            raise DataError(f"{str(item)!r} is no file name; encoded pictures are given as bytes")
         return open_image(item, name or str(item))
     name = name or f'this {type(item).__name__}'
     if isinstance(item, (bytes, bytearray, memoryview)): return open_image(io.BytesIO(item), name)
     if isinstance(item, Image.Image): return from_pil(item, name)
     if isinstance(item, torch.Tensor):
-        return from_array(item.detach().cpu().movedim(0, -1).numpy() if item.ndim == 3 else item.cpu().numpy(), name)
+        return from_array(item.detach().cpu().movedim(0, -1).numpy() if item.ndim == 3 else item.cpu().numpy(),
+                          name)
     if isinstance(item, np.ndarray): return from_array(item, name)
     raise DataError(f"{name} cannot be read; give a path, bytes, a PIL image, or a uint8 array or tensor")
 
@@ -126,7 +131,8 @@ def ways_to_read(
 # %% ../nbs/17a_reading.ipynb #0000000c
 def turned(im: Image.Image, rotation: int) -> Image.Image: # turned counter-clockwise
     "A picture in another rotation"
-    return im.transpose({90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}[rotation]) if rotation else im
+    turn = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
+    return im.transpose(turn[rotation]) if rotation else im
 
 def turned_point(
     x: float, y: float, # in a picture
@@ -144,10 +150,10 @@ class Character:
     confidence: float
     x: float # in pixels of the turned picture
     y: float
-    look: np.ndarray | None = field(default=None, compare=False, repr=False) # float32 (rows, cols), in its window
+    look: np.ndarray | None = field(default=None, compare=False, repr=False) # float32 (rows, cols), its window
     box: tuple = () # its window
 
-def alike(a: Character, b: Character, width: float) -> float: # 2: the same at the same place; below 0: too far apart
+def alike(a: Character, b: Character, width: float) -> float: # 2: same character and place; below 0: too far
     "How well two characters could be one, seen twice"
     return (a.text == b.text) + 1 - ((a.x - b.x) / width) ** 2
 
@@ -199,7 +205,7 @@ class Reading:
     positions: tuple = () # (x, y) of every character's centre, pixels of the picture as given
     rotation: int = 0 # by how many degrees counter-clockwise the picture was turned to be read
     windows: tuple = () # (left, top, right, bottom) in the turned picture; one, unless the line was long
-    looks: tuple = field(default=(), compare=False, repr=False) # with `attention`: (box, float32 (rows, cols)) each
+    looks: tuple = field(default=(), compare=False, repr=False) # `attention`: (box, float32 (rows, cols)) each
 
     def __str__(self): return self.text
 
@@ -259,12 +265,12 @@ def packaged_weights() -> Path: # folder
     "The weights that come with the package"
     return Path(str(files('mnsp'))) / 'weights' / 'english'
 
-_not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a published recogniser's "
-              "file, or owner/name of a model on the Hugging Face Hub")
+_not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a "
+              "published recogniser's file, or owner/name of a model on the Hugging Face Hub")
 
 @patch(cls_method=True)
 def from_pretrained(cls:Recognizer,
-    path: str | Path | None = None, # folder, published file, or owner/name on the Hub; None: the packaged weights
+    path: str | Path | None = None, # folder, published file, owner/name on the Hub; None: packaged weights
     **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
 ) -> Recognizer: # in evaluation mode
     "A reader with trained weights; nothing is fetched when `path` exists or is left out"
@@ -273,7 +279,8 @@ def from_pretrained(cls:Recognizer,
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)): raise hub.WeightsError(_not_found.format(path, ''))
     try: return super(Recognizer, cls).from_pretrained(str(path), **kwargs)
     except OSError as e:
-        raise hub.WeightsError(_not_found.format(path, f", nor could it be fetched ({type(e).__name__})")) from e
+        raise hub.WeightsError(_not_found.format(path,
+                                                 f", nor could it be fetched ({type(e).__name__})")) from e
 
 # %% ../nbs/17a_reading.ipynb #00000019
 def centres(
@@ -334,8 +341,9 @@ def _reading(way, parts, size, attention): # -> `Reading`
     back, as_read = -rotation % 360, size[::-1] if rotation else size
     places = tuple(tuple(round(v, 1) for v in turned_point(c.x, c.y, back, as_read)) for c in line)
     confidences = tuple(c.confidence for c in line)
-    return Reading(''.join(c.text for c in line), float(np.prod(confidences)) * parts[-1].end, confidences, places,
-                   rotation, boxes, tuple((c.box, c.look) for c in line) if attention else ())
+    return Reading(''.join(c.text for c in line), float(np.prod(confidences)) * parts[-1].end,
+                   confidences, places, rotation, boxes,
+                   tuple((c.box, c.look) for c in line) if attention else ())
 
 # %% ../nbs/17a_reading.ipynb #0000001d
 @patch
@@ -343,9 +351,12 @@ def _lexicon_ids(self:Recognizer, lexicon): # -> [W, T]
     "Ids of the words, longest last, or an error that says which cannot be written"
     words = sorted(set([lexicon] if isinstance(lexicon, str) else lexicon), key=lambda w: (len(w), w))
     if not words: raise ValueError("lexicon is empty; give at least one word")
-    odd = [w for w in words if not self.charset.fits(w, self.cfg.max_len) or any(c not in self.charset for c in w)]
-    if odd: raise ValueError(f"lexicon: this reader cannot write {', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} "
-                             f"(up to {self.cfg.max_len - 1} of {self.charset!r}); leave them out")
+    odd = [w for w in words if not self.charset.fits(w, self.cfg.max_len)
+           or any(c not in self.charset for c in w)]
+    if odd:
+        raise ValueError("lexicon: this reader cannot write "
+                         f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
+                         f"{self.cfg.max_len - 1} of {self.charset!r}); leave them out")
     return self.charset.encode_batch(words, self.cfg.max_len)
 
 # %% ../nbs/17a_reading.ipynb #2c9210ea
@@ -368,12 +379,14 @@ def read_each(self:Recognizer,
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
     "Read pictures as they come"
-    if batch_size < 1 or beams < 1: raise ValueError(f"batch_size={batch_size}, beams={beams}: both must be at least 1")
+    if batch_size < 1 or beams < 1:
+        raise ValueError(f"batch_size={batch_size}, beams={beams}: both must be at least 1")
     words = None if lexicon is None else self._lexicon_ids(lexicon)
     items = enumerate(pictures)
     while chunk := list(itertools.islice(items, batch_size)):
         opened = _opened(chunk, urls)
-        ways = [ways_to_read(im.size, self.cfg, tall, float('inf') if lexicon else long) if im else [] for im, _ in opened]
+        ways = [ways_to_read(im.size, self.cfg, tall, float('inf') if lexicon else long) if im else []
+                for im, _ in opened]
         jobs = [(im, view) for (im, _), some in zip(opened, ways) for way in some for view in way]
         parts = iter(self._read_all(jobs, batch_size, beams, words))
         for (im, error), some in zip(opened, ways):
@@ -402,7 +415,7 @@ def _is_many(pictures):
 @patch
 @delegates(Recognizer.read_each)
 def read(self:Recognizer,
-    pictures, # one (path, bytes, PIL image, uint8 array or tensor), or many: a list, an iterator, a [B, 3, H, W] tensor
+    pictures, # one (path, bytes, PIL image, uint8 array, tensor), or many: list, iterator, [B, 3, H, W] tensor
     **kwargs,
 ): # a `Reading`, or a list of them for many
     "Read a picture, or many; a DataError names the first that cannot be opened"
@@ -414,7 +427,7 @@ def read(self:Recognizer,
     return readings if many else readings[0]
 
 # %% ../nbs/17a_reading.ipynb #00000024
-_colours = '#e69f00 #56b4e9 #009e73 #d55e00 #0072b2 #cc79a7'.split()   # told apart with any kind of colour vision
+_colours = '#e69f00 #56b4e9 #009e73 #d55e00 #0072b2 #cc79a7'.split() # told apart with any kind of colour vision
 
 def coloured_looks(
     im: Image.Image, # RGB, turned as it was read
@@ -424,8 +437,10 @@ def coloured_looks(
     "A grey picture in which every character's attention has its colour"
     shown = np.repeat(np.asarray(im.convert('L'), dtype=np.float32)[..., None] / 255, 3, 2)
     for k, ((left, top, right, bottom), look) in enumerate(reading.looks):
-        colour = np.array([int(_colours[k % len(_colours)][i:i + 2], 16) / 255 for i in (1, 3, 5)], dtype=np.float32)
-        alpha = Image.fromarray(look / max(look.max(), 1e-9)).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+        colour = np.array([int(_colours[k % len(_colours)][i:i + 2], 16) / 255 for i in (1, 3, 5)],
+                          dtype=np.float32)
+        alpha = Image.fromarray(look / max(look.max(), 1e-9)).resize((right - left, bottom - top),
+                                                                     Image.Resampling.BILINEAR)
         alpha = strength * np.asarray(alpha)[..., None].clip(0, 1)
         part = shown[top:bottom, left:right]
         shown[top:bottom, left:right] = part * (1 - alpha) + colour * alpha
@@ -438,9 +453,10 @@ def _show(ax, im, reading):
     ax.imshow(coloured_looks(as_read, reading), aspect='auto' if scale > 16 else 'equal')
     for k, (c, place) in enumerate(zip(reading.text, reading.positions)):
         x, _ = turned_point(*place, reading.rotation, im.size)
-        ax.text(x, -.06 * as_read.height, c, color=_colours[k % len(_colours)], ha='center', va='bottom', fontsize=13,
-                weight='bold', parse_math=False)
-    ax.text(1.01, .5, f'{reading.confidence:.2f}', transform=ax.transAxes, va='center', fontsize=8, color='grey')
+        ax.text(x, -.06 * as_read.height, c, color=_colours[k % len(_colours)], ha='center',
+                va='bottom', fontsize=13, weight='bold', parse_math=False)
+    ax.text(1.01, .5, f'{reading.confidence:.2f}', transform=ax.transAxes, va='center',
+            fontsize=8, color='grey')
     ax.axis('off')
 
 def show_readings(
@@ -449,7 +465,9 @@ def show_readings(
 ) -> plt.Figure:
     "Pictures with the characters where they were read; on the right the confidence"
     pictures = [to_picture(p) for p in pictures]
-    if any(r.text and not r.looks for r in readings): raise ValueError("no attention was kept: read with attention=True")
-    fig, axs = plt.subplots(len(pictures), 1, figsize=(6, 1.9 * len(pictures)), squeeze=False, layout='constrained')
+    if any(r.text and not r.looks for r in readings):
+        raise ValueError("no attention was kept: read with attention=True")
+    fig, axs = plt.subplots(len(pictures), 1, figsize=(6, 1.9 * len(pictures)), squeeze=False,
+                            layout='constrained')
     for ax, im, reading in zip(axs.flat, pictures, readings): _show(ax, im, reading)
     return fig

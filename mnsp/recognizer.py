@@ -45,7 +45,7 @@ class Attention(nn.Module):
         x: torch.Tensor, # [B, T, D] queries
         keys_values: tuple, # from `keys_values`
         causal: bool = False, # position t sees positions up to t
-        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S], True = may be attended to; then `causal` is in it
+        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S], True = may be attended to; `causal` included
     ) -> torch.Tensor: # [B, T, D]
         "Attend"
         out = F.scaled_dot_product_attention(self.split(self.w_qs(x)), *keys_values, attn_mask=seen,
@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
         x: torch.Tensor, # [B, T, D]; T = 1 with a cache
         picture: tuple, # the picture's keys and values for this layer
         cache: dict | None = None, # kept keys and values of earlier positions; updated
-        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: positions to attend to; None: the earlier ones
+        seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: where to attend to; None: the earlier ones
     ) -> torch.Tensor: # [B, T, D]
         "One layer"
         normed = self.norm1(x)
@@ -95,7 +95,7 @@ class RecognizerConfig:
     dropout: float = .1
     charset: str = english.chars
     max_len: int = 25 # characters and the end mark
-    project: bool = True # LMIM: linear and norm between encoder and decoder; False: none (MAERec), widths must agree
+    project: bool = True # LMIM: linear and norm before the decoder; False: none (MAERec), widths must agree
     shared_mark: bool = False # one number for BOS and EOS (MAERec)
     hide_pad: bool = False # characters that are PAD are not attended to (MAERec)
 
@@ -122,7 +122,8 @@ def recognizer_fast(**kwargs) -> RecognizerConfig:
 def recognizer_tiny(**kwargs) -> RecognizerConfig:
     "For a laptop: goes with the `_tiny` pre-training presets"
     encoder = EncoderConfig(patch_size=(8, 8), dim=128, depth=6, heads=2)
-    return RecognizerConfig(**{**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.), **kwargs})
+    return RecognizerConfig(**{**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.),
+                               **kwargs})
 
 # %% ../nbs/12_recognizer.ipynb #0000000f
 class Recognizer(nn.Module):
@@ -203,7 +204,8 @@ def begin(self:Recognizer,
 ) -> tuple: # BOS [B, 1], empty caches, steps at most
     "What the first step needs"
     max_len = max_len or self.cfg.max_len
-    if max_len > self.cfg.max_len: raise ValueError(f"max_len {max_len} is more than the model's {self.cfg.max_len}")
+    if max_len > self.cfg.max_len:
+        raise ValueError(f"max_len {max_len} is more than the model's {self.cfg.max_len}")
     keys = pictures[0][0]
     return torch.full((len(keys), 1), self.charset.bos, device=keys.device), [{} for _ in self.layers], max_len
 
@@ -214,7 +216,7 @@ def spell(self:Recognizer,
     pictures: list, # from `look`
     max_len: int | None = None, # steps at most; None: cfg.max_len
     stop_early: bool = True, # stop when every word has ended
-) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` a word's row is padding after its end mark
+) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` padding after a word's end mark
     "Write greedily, one character a step, with kept keys and values"
     written, caches, max_len = self.begin(pictures, max_len)
     ended, probs = torch.zeros_like(written, dtype=torch.bool), []
@@ -232,7 +234,7 @@ def generate(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
     max_len: int | None = None, # steps at most; None: cfg.max_len
     stop_early: bool = True, # stop when every word has ended
-) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` a word's row is padding after its end mark
+) -> tuple: # ids [B, T], probabilities [B, T, classes]; with `stop_early` padding after a word's end mark
     "Look, then spell"
     return self.spell(self.look(images), max_len, stop_early)
 
@@ -251,7 +253,7 @@ def until_end(self:Recognizer,
 @torch.inference_mode()
 def read_batch(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
-) -> list: # (text, confidence) per picture; confidence: product of the characters' probabilities, end mark included
+) -> list: # (text, confidence) per picture; confidence: product of probabilities, with the end mark's
     "Read words that are cut out and resized already; pictures of any kind are for `mnsp.reading`"
     if not len(images): return []
     was_training, device = self.training, next(self.parameters()).device
@@ -310,7 +312,7 @@ def beam_search(self:Recognizer,
     B, cs, device = len(written) // beams, self.charset, written.device
     first_row = torch.arange(B, device=device)[:, None] * beams
     score = torch.full((B, beams), -torch.inf, device=device)
-    score[:, 0] = 0.                                               # at the start all rows are the same: one counts
+    score[:, 0] = 0. # at the start all rows are the same: one counts
     ended = torch.zeros(B, beams, dtype=torch.bool, device=device)
     only_pad = torch.full((cs.n_classes,), -torch.inf, device=device)
     only_pad[cs.pad] = 0.
@@ -351,7 +353,8 @@ def finest_encoder(
     state = {k: v.clone() for k, v in encoder.state_dict().items() if not k.startswith('positions')}
     embed = state.pop('scale_embed', None)
     if embed is not None: state['patch_embed.proj.bias'] += embed[-1]
-    if encoder.cfg.stored_positions: state['positions0'] = getattr(encoder, f'positions{encoder.cfg.n_scales - 1}')
+    if encoder.cfg.stored_positions:
+        state['positions0'] = getattr(encoder, f'positions{encoder.cfg.n_scales - 1}')
     single = Encoder(replace(encoder.cfg, n_scales=1))
     single.load_state_dict(state)
     return single
@@ -388,11 +391,13 @@ def with_charset(
     chars = getattr(charset, 'chars', charset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        other = type(recognizer)(replace(recognizer.cfg, charset=chars, max_len=max_len or recognizer.cfg.max_len))
+        other = type(recognizer)(replace(recognizer.cfg, charset=chars,
+                                         max_len=max_len or recognizer.cfg.max_len))
     state, own = other.state_dict(), recognizer.state_dict()
     was, now = learnt_rows(recognizer.charset, other.charset)
     if recognizer.cfg.encoder.stored_positions and other.cfg.max_len > recognizer.cfg.max_len:
-        raise ValueError(f"max_len {max_len}: this reader's table of positions ends at {recognizer.cfg.max_len}")
+        raise ValueError(f"max_len {max_len}: this reader's table of positions ends "
+                         f"at {recognizer.cfg.max_len}")
     for name, old in own.items():
         if name == 'char_emb.weight': state[name][now] = old[was].to(state[name])
         elif name.startswith('classifier.'): state[name][now[:-1]] = old[was[:-1]].to(state[name])  # never BOS

@@ -40,9 +40,12 @@ def png_data(
 _style = '''body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem 1.2rem 3rem; }
 h1 { font-size: 1.9rem; margin: 1.2rem 0 .2rem; } h2 { font-size: 1.25rem; margin: 0 0 .4rem; }
-section { background: #fff; border-radius: .7rem; padding: 1.1rem 1.3rem; margin: 1rem 0; box-shadow: 0 1px 3px #0002; }
-.lead { font-size: 1.1rem; color: #465263; } p { margin: .3rem 0 .8rem; max-width: 48rem; white-space: pre-line; }
-figure { margin: .6rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #5b6675; font-size: .9rem; }
+section { background: #fff; border-radius: .7rem; padding: 1.1rem 1.3rem; margin: 1rem 0;
+          box-shadow: 0 1px 3px #0002; }
+.lead { font-size: 1.1rem; color: #465263; }
+p { margin: .3rem 0 .8rem; max-width: 48rem; white-space: pre-line; }
+figure { margin: .6rem 0; } img { max-width: 100%; height: auto; }
+figcaption { color: #5b6675; font-size: .9rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .facts div { background: #fff; border-radius: .7rem; padding: .7rem 1.1rem; box-shadow: 0 1px 3px #0002; }
 .facts b { display: block; font-size: 1.5rem; }
@@ -58,7 +61,8 @@ _page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 <style>
 ''' + _style + '''</style></head><body><main>
 <h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
-<div class="facts">{% for name, value in facts.items() %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
+<div class="facts">{% for name, value in facts.items() %}
+<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
 {% for s in sections %}
 <section><h2>{{ s.title }}</h2>{% if s.text %}<p>{{ s.text }}</p>{% endif %}
 {% for src, caption in s.figures %}

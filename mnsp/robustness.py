@@ -94,7 +94,8 @@ def _either(images, generator):
 def rotation(images, degrees, generator):
     "Turned, either way; the frame grows"
     h, w = images.shape[2:]
-    return _view(images, turn(frame_corners(len(images), images.device), degrees * _either(images, generator), w / h))
+    return _view(images,
+                 turn(frame_corners(len(images), images.device), degrees * _either(images, generator), w / h))
 
 def _arc(size, angle, device):
     "Where the places of the view lie in the straight word, less where they lie in the view: [2, H, W]"
@@ -140,7 +141,8 @@ def occlusion(images, area, generator):
 def blur(images, sigma, generator):
     "Gaussian blur"
     sigma = torch.full((len(images),), sigma * images.shape[2] / 32, device=images.device)
-    return _to_uint8(filter_each(images.float(), filter_kernel(sigma, sigma * 0, math.ceil(3 * sigma[0].item()))))
+    return _to_uint8(filter_each(images.float(),
+                                 filter_kernel(sigma, sigma * 0, math.ceil(3 * sigma[0].item()))))
 
 @family('look', 'grey levels σ', evenly(80))
 def noise(images, sigma, generator):
@@ -181,7 +183,7 @@ def show_corruptions(
     seed: int = 0,
 ) -> Figure:
     "A sheet of families and severities"
-    panel = 6.7 / len(severities)                                     # inches; names take the rest of a page's width
+    panel = 6.7 / len(severities) # inches; names take the rest of a page's width
     fig, axes = plt.subplots(len(families), len(severities), figsize=(7.6, (panel / 4 + .28) * len(families)),
                              layout='constrained', squeeze=False)
     for k, (row, (name, f)) in enumerate(zip(axes, families.items())):
@@ -215,20 +217,23 @@ class Robustness:
 
     @property
     def groups(self) -> dict: # 'scale', 'layout', 'look' -> percent, those that have families here
-        of = {g: [v for k, v in self.numbers.items() if families[k].group == g] for g in ('scale', 'layout', 'look')}
+        of = {g: [v for k, v in self.numbers.items() if families[k].group == g]
+              for g in ('scale', 'layout', 'look')}
         return {g: sum(v) / len(v) for g, v in of.items() if v}
 
     @property
     def convention(self) -> str:
-        return (f'accuracy ({self.metric}, %) of {self.n} words, seed {self.seed}; relative: 100 * mean accuracy over '
-                f'severities {", ".join(f"{s:g}" for s in self.severities)} / accuracy at 0; a group: mean over its families')
+        return (f'accuracy ({self.metric}, %) of {self.n} words, seed {self.seed}; relative: 100 '
+                f'* mean accuracy over severities {", ".join(f"{s:g}" for s in self.severities)} / accuracy at '
+                '0; a group: mean over its families')
 
     def to_dict(self) -> dict: # plain values, ready for JSON
         "Everything a report needs"
         def plain(d): return {k: None if math.isnan(v) else v for k, v in d.items()}
         amounts = {k: [families[k].amount(s) for s in self.severities] for k in self.curves}
-        return {**asdict(self), 'relative': plain(self.numbers), 'groups': plain(self.groups), 'amounts': amounts,
-                'units': {k: families[k].unit for k in self.curves}, 'convention': self.convention}
+        return {**asdict(self), 'relative': plain(self.numbers), 'groups': plain(self.groups),
+                'amounts': amounts, 'units': {k: families[k].unit for k in self.curves},
+                'convention': self.convention}
 
     @classmethod
     def from_dict(cls, d: dict): # what `to_dict` gave
@@ -245,7 +250,8 @@ def _table(r):
     def number(v): return f"{'–' if math.isnan(v) else f'{v:.1f}':>8}"
     lines = [f"{'':12} {'as is':>6}" + ''.join(f'{s:7g}' for s in r.severities) + '  relative']
     for name, curve in r.curves.items():
-        lines.append(f'{name:12} {r.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve) + f'  {number(r.relative(name))}')
+        lines.append(f'{name:12} {r.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve)
+                     + f'  {number(r.relative(name))}')
         f = families[name]
         lines.append(f"{'':12} {'':6}" + ''.join(f'{f.amount(s):7.3g}' for s in r.severities) + f'  {f.unit}')
     lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(r.severities)}}  {number(v)}" for g, v in r.groups.items()]
@@ -282,7 +288,8 @@ def robustness(
     "Read the same words again and again while they wear out"
     images, labels = source if isinstance(source, tuple) else load_words(source, n, size)
     if len(images) != len(labels) or not len(images):
-        raise ValueError(f"{len(images)} images for {len(labels)} labels; give one label each, and at least one")
+        raise ValueError(f"{len(images)} images for {len(labels)} labels; "
+                         "give one label each, and at least one")
     names, severities = list(names or families), sorted({float(s) for s in severities} - {0.})
     if unknown := [k for k in names if k not in families]:
         raise ValueError(f"names: {unknown[0]!r} is no family; there are {', '.join(families)}")
@@ -314,7 +321,8 @@ def show_robustness(
     first = next(iter(results.values()))
     same = [(r.severities, list(r.curves), r.n, r.seed, r.metric) for r in results.values()]
     if any(s != same[0] for s in same):
-        raise ValueError("results were measured with different severities, families, words or seeds; measure them alike")
+        raise ValueError("results were measured with different severities, families, words or "
+                         "seeds; measure them alike")
     rows = -(-(len(first.curves) + 1) // 3)
     fig, axes = plt.subplots(rows, 3, figsize=(7.6, 1.75 * rows), layout='constrained', squeeze=False)
     panels = list(axes.flat)
@@ -322,7 +330,8 @@ def show_robustness(
     for ax in panels[len(first.curves) + 1:]: ax.axis('off')
     _group_bars(panels[len(first.curves)], results)
     for row in axes: row[0].set_ylabel('right (%)')
-    fig.legend(*panels[0].get_legend_handles_labels(), loc='outside upper center', ncols=len(results), fontsize=9)
+    fig.legend(*panels[0].get_legend_handles_labels(), loc='outside upper center',
+               ncols=len(results), fontsize=9)
     return fig
 
 def _group_bars(ax, results):

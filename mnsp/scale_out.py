@@ -20,7 +20,7 @@ from .training import rank
 # %% ../nbs/11c_scale_out.ipynb #00000006
 @contextmanager
 def together():
-    "Join the processes that `torchrun` started, for as long as it lasts; ConnectionError when another one is gone"
+    "Join the processes that `torchrun` started while it lasts; ConnectionError when another one is gone"
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: yield; return
     gpu = torch.cuda.is_available()
     if gpu: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
@@ -28,7 +28,8 @@ def together():
     try: yield
     except RuntimeError as e:                                       # gloo has no error of its own
         if not isinstance(e, dist.DistError) and 'onnection' not in str(e): raise
-        raise ConnectionError("another process of this run is gone; --resume goes on from the last checkpoint") from None
+        raise ConnectionError("another process of this run is gone; "
+                              "--resume goes on from the last checkpoint") from None
     finally: dist.destroy_process_group()
 
 class Parallel(Callback):

@@ -358,8 +358,9 @@ def find_roots(file, names):
     places = [above[0], above[0]/'images', above[0]/'imgs', *above[1:]]
     roots = [p for p in places if any((p/name).exists() for name in names)]
     if not roots:
-        raise DataError(f"{file}, line 1: no image {names[0]!r} in {', '.join(map(str, places[:3]))} or the folders "
-                        "above; put the file where the names lead to its pictures")
+        raise DataError(f"{file}, line 1: no image {names[0]!r} in "
+                        f"{', '.join(map(str, places[:3]))} or the folders above; put the file where the names "
+                        "lead to its pictures")
     return roots
 
 # %% ../nbs/02a_sources.ipynb #00000026
@@ -420,8 +421,8 @@ def check_list(source):
             missing.append((number, name))
     if missing:
         more = f' (and {len(missing)-1} more such lines)' if len(missing) > 1 else ''
-        raise DataError(f"{source.file}, line {missing[0][0]}: no image {missing[0][1]!r} in {source.roots[0]} or "
-                        f"{source.roots[1]}{more}; add the file or take out the line")
+        raise DataError(f"{source.file}, line {missing[0][0]}: no image {missing[0][1]!r} in "
+                        f"{source.roots[0]} or {source.roots[1]}{more}; add the file or take out the line")
 
 # %% ../nbs/02a_sources.ipynb #0000002e
 class FileSource(Source):
@@ -476,14 +477,16 @@ class LmdbSource(Source):
     ):
         self.path, self.place = Path(path), place_of(path)
         if not is_lmdb(self.path):
-            raise DataError(f"{path}: no LMDB here; give a folder that holds data.mdb, or an .mdb or .lmdb file")
+            raise DataError(f"{path}: no LMDB here; give a folder that holds data.mdb, "
+                            "or an .mdb or .lmdb file")
         try:
             open_environment(self.place)
             count = self._get('num-samples')
         except (lmdb.Error, OSError) as e:
             raise DataError(f"{path}: not a readable LMDB ({type(e).__name__})") from None
         if count is None or not re.fullmatch(rb'\s*\d+\s*', count):
-            raise DataError(f"{path}: the LMDB has no number under the key num-samples; was it written completely?")
+            raise DataError(f"{path}: the LMDB has no number under the key num-samples; was "
+                            "it written completely?")
         self.n = int(count)
         if not self.n:
             raise DataError(f"{path}: the LMDB is empty (num-samples is 0)")
@@ -616,7 +619,8 @@ class Mixture(View):
         self.sources = self.parts = list(sources)
         shares = np.array([1.]*len(self.sources) if weights is None else list(weights), dtype=float)
         if not self.sources or len(shares) != len(self.sources) or len(shares) > 255 or not (shares > 0).all():
-            raise ValueError(f"weights: {weights} for {len(self.sources)} sources; give one number > 0 for each")
+            raise ValueError(f"weights: {weights} for {len(self.sources)} sources; "
+                             "give one number > 0 for each")
         shares /= shares.sum()
         self.n = n or int(np.ceil(max(len(s)/share for s, share in zip(self.sources, shares))))
         ends = np.round(np.cumsum(shares)*self.n).astype(int)
@@ -665,7 +669,8 @@ class CacheSource(Source):
             raise DataError(f"{path}: {self.n} pictures by cache.json, {len(self.images)} in images.npy, "
                             f"{len(self.lines)} in rows.jsonl; make the cache anew")
 
-    def __getstate__(self): return {**self.__dict__, '_images': None, '_codes': None} # each process maps for itself
+    def __getstate__(self): # each process maps for itself
+        return {**self.__dict__, '_images': None, '_codes': None}
     def name(self, i): return json.loads(self.lines[self._at(i)])['name']
     def label(self, i): return json.loads(self.lines[self._at(i)])['text']
     def labels(self): return (json.loads(line)['text'] for _, line in self.lines.numbered())
@@ -737,7 +742,7 @@ class HfSource(Source):
         text=None,  # column of the texts
     ):
         image, text = columns_of(dataset, image, text)
-        raw = dataset.cast_column(image, hugging_face().Image(decode=False)) # we decode, and know what is broken
+        raw = dataset.cast_column(image, hugging_face().Image(decode=False)) # we decode and see what is broken
         self.column, self.pictures = image, raw.select_columns([image])
         self.texts, self.text_column = raw.select_columns([text]) if text else None, text
         self.n, self.labelled = len(dataset), text is not None
@@ -781,11 +786,13 @@ def load_hf(
     try:
         if text.startswith('hf:'):
             name, _, part = text[3:].partition(':')
-            return one_split(lib.load_dataset(name, split=split or part or None, streaming=streaming), where=text)
+            return one_split(lib.load_dataset(name, split=split or part or None, streaming=streaming),
+                             where=text)
         if is_saved(Path(path)):
             saved = one_split(lib.load_from_disk(text), split, text)
             return saved.to_iterable_dataset(num_shards=min(64, len(saved))) if streaming else saved
-        return lib.load_dataset('parquet', data_files=parquet_files(Path(path)), split='train', streaming=streaming)
+        return lib.load_dataset('parquet', data_files=parquet_files(Path(path)), split='train',
+                                streaming=streaming)
     except DataError:
         raise
     except Exception as e: # network, missing names, damaged files: the library has a dozen types for them
@@ -810,7 +817,8 @@ class StreamSource:
         if shuffle:
             dataset = dataset.shuffle(seed=seed, buffer_size=shuffle)
         if world > 1:
-            dataset = importlib.import_module('datasets.distributed').split_dataset_by_node(dataset, rank, world)
+            distributed = importlib.import_module('datasets.distributed')
+            dataset = distributed.split_dataset_by_node(dataset, rank, world)
         self.dataset, self.labelled = dataset, self.text is not None
         self.rank, self.world, self._n = rank, world, n
 
@@ -898,7 +906,8 @@ def open_description(path):
         paths, weights, said = mixture_of(path)
         return Mixture([open_source(p) for p in paths], weights, **said)
     except (json.JSONDecodeError, KeyError, TypeError) as e:
-        raise DataError(f"{path}: {type(e).__name__} {e}; see the examples in the documentation of sources") from None
+        raise DataError(f"{path}: {type(e).__name__} {e}; "
+                        "see the examples in the documentation of sources") from None
 
 # %% ../nbs/02a_sources.ipynb #0000004c
 def is_cache(path):
@@ -937,4 +946,5 @@ def open_source(
     for fits, open_it in kinds:
         if fits(path):
             return open_it(path)
-    raise DataError(f"{path}: neither a folder of images nor an LMDB, a list of labels or another data set known here")
+    raise DataError(f"{path}: neither a folder of images nor an LMDB, a list of labels or "
+                    "another data set known here")

@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 from .charset import english
 from .data import WordDataset, by_number, word_loader
-from .sources import (BrokenImage, DataError, all_labels, home, is_labelled, open_source, picture, readable_label,
-                          reasons, split_source, suffixes)
+from .sources import (BrokenImage, DataError, all_labels, home, is_labelled, open_source, picture,
+                          readable_label, reasons, split_source, suffixes)
 from .synth import font_chars, font_files
 
 # %% ../nbs/02c_stores.ipynb #00000009
@@ -110,7 +110,9 @@ def check(
         out.too_long += not charset.fits(text, max_len)
     return out
 
-def opened(source): return open_source(source) if isinstance(source, (str, Path)) else source
+def opened(source): # a source, or the path of one
+    "The source itself, opened if it is a path"
+    return open_source(source) if isinstance(source, (str, Path)) else source
 
 # %% ../nbs/02c_stores.ipynb #0000000c
 @patch
@@ -119,8 +121,10 @@ def table(self:Check, most=5):
     n, broken, same = len(self.rows), self.broken, self.duplicates
     rows = [('pictures', f'{n:,}', 'labelled' if is_labelled(self.source) else 'without labels')]
     reasons_met = by_number(Counter(reason for _, reason in broken))
-    rows.append(('broken', f'{len(broken):,}', reasons_met and f'{reasons_met}: '+some([name for name, _ in broken], most)))
-    rows.append(('duplicates', f'{sum(len(g)-1 for g in same):,}', some([' = '.join(g[:3]) for g in same], most)))
+    rows.append(('broken', f'{len(broken):,}',
+                 reasons_met and f'{reasons_met}: '+some([name for name, _ in broken], most)))
+    rows.append(('duplicates', f'{sum(len(g)-1 for g in same):,}',
+                 some([' = '.join(g[:3]) for g in same], most)))
     for name, values in ('width', self.rows[self.fine, 0]), ('height', self.rows[self.fine, 1]):
         if len(values):
             rows.append((name, f'{np.median(values):.0f}', f'{values.min()} to {values.max()} pixels'))
@@ -130,8 +134,10 @@ def table(self:Check, most=5):
                  ('no label', f'{self.no_label:,}', 'pictures'),
                  ('too long', f'{self.too_long:,}', 'words, which training leaves out')]
         strange = [f'{c!r} {k}×' for c, k in self.outside.most_common()]
-        rows.append(('outside', f'{len(strange):,}', some(strange, most) or 'characters outside the character set'))
-    return '\n'.join(f'{name:11}{value:>11}  {about}'.rstrip() for name, value, about in rows) + self.histogram()
+        rows.append(('outside', f'{len(strange):,}',
+                     some(strange, most) or 'characters outside the character set'))
+    lines = (f'{name:11}{value:>11}  {about}'.rstrip() for name, value, about in rows)
+    return '\n'.join(lines) + self.histogram()
 
 def some(texts, most):
     "The first few, and how many more"
@@ -141,7 +147,8 @@ def some(texts, most):
 def histogram(self:Check, width=40):
     "The lengths of the words as bars of text"
     top = max(self.lengths.values(), default=0)
-    bars = (f'\n{k:11} {self.lengths[k]:>10,}  {"█"*round(width*self.lengths[k]/top)}' for k in sorted(self.lengths))
+    bars = (f'\n{k:11} {self.lengths[k]:>10,}  {"█"*round(width*self.lengths[k]/top)}'
+            for k in sorted(self.lengths))
     return ''.join(['\n\ncharacters       words', *bars]) if top else ''
 
 # %% ../nbs/02c_stores.ipynb #0000000f
@@ -186,7 +193,8 @@ def sheet(self:Check,
     texts = {i: (readable_label(self.source, i) or '')[:20] for _, indices in rows for i in indices}
     font = label_font(texts.values())
     for (title, indices), line in zip(rows, axes):
-        line[0].text(-.05, .5, title, transform=line[0].transAxes, rotation=90, ha='right', va='center', fontsize=7)
+        line[0].text(-.05, .5, title, transform=line[0].transAxes, rotation=90, ha='right',
+                     va='center', fontsize=7)
         for ax, i in zip(line, indices):
             ax.imshow(picture(self.source, i).resize((128, 32)))
             ax.set_title(drawable(texts[i], font), fontproperties=font, parse_math=False, pad=2)
@@ -225,7 +233,8 @@ class Part:
         if self.note.exists():
             self.state = json.loads(self.note.read_text())
             if self.state['about'] != about:
-                raise DataError(f"{self.folder} was begun from another source or with other settings; remove it")
+                raise DataError(f"{self.folder} was begun from another source or with other settings; "
+                                "remove it")
 
     def save(self, **changes):
         "Note how far it is"
@@ -256,7 +265,8 @@ def encoded(source, i):
     im, (own, j) = picture(source, i), home(source, i)
     return own.data(j) if hasattr(own, 'data') else as_png(im)
 
-def as_png(im):
+def as_png(im): # PIL image
+    "The bytes of a picture as a PNG file"
     buffer = io.BytesIO()
     im.save(buffer, 'png')
     return buffer.getvalue()
@@ -278,7 +288,8 @@ def gather(source, start, stop, usable):
 def write_lmdb(part, rows, labelled):
     "A piece into an LMDB"
     first = part.state['written']+1
-    size = max(2**28, 2*sum(f.stat().st_size for f in part.folder.iterdir()), 4*sum(len(data) for data, _ in rows))
+    size = max(2**28, 2*sum(f.stat().st_size for f in part.folder.iterdir()),
+               4*sum(len(data) for data, _ in rows))
     with lmdb.open(str(part.folder), map_size=size) as env, env.begin(write=True) as t:
         for k, (data, text) in enumerate(rows, first):
             t.put(b'image-%09d' % k, data)
@@ -291,7 +302,8 @@ def with_suffix(data):
     "(bytes, suffix) of a picture file that `find_images` finds"
     kind = Image.open(io.BytesIO(data)).format.lower()
     suffix = {'jpeg': '.jpg', 'mpo': '.jpg'}.get(kind, f'.{kind}')
-    return (data, suffix) if suffix in suffixes else (as_png(Image.open(io.BytesIO(data)).convert('RGB')), '.png')
+    if suffix in suffixes: return data, suffix
+    return as_png(Image.open(io.BytesIO(data)).convert('RGB')), '.png'
 
 def write_folder(part, rows, labelled):
     "A piece into a folder: images/00012/000123456.jpg, and labels.tsv"
@@ -310,7 +322,8 @@ def arrow(name):
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise DataError("parquet needs the library `pyarrow`: pip install pyarrow (it comes with `datasets`)") from None
+        raise DataError("parquet needs the library `pyarrow`: pip install pyarrow "
+                        "(it comes with `datasets`)") from None
 
 def write_parquet(part, rows, labelled):
     "A piece as one parquet file, which `datasets` knows to hold pictures"
@@ -336,7 +349,8 @@ class Written:
     left_out: list # (name, reason)
 
     def __str__(self):
-        lacking = f'; left out: {by_number(Counter(reason for _, reason in self.left_out))}' if self.left_out else ''
+        reasons_met = by_number(Counter(reason for _, reason in self.left_out))
+        lacking = f'; left out: {reasons_met}' if self.left_out else ''
         return f'{self.path}: {self.n:,} pictures{lacking}'
 
 # %% ../nbs/02c_stores.ipynb #6b911ff4
@@ -355,7 +369,8 @@ def convert(
     labelled, n = is_labelled(source), len(source)
     part = Part(dst, source, kind=kind, every=every)
     def usable(text): return kind != 'folder' or not labelled or bool(text) and not set(text) & set('\r\n')
-    with tqdm(total=n, initial=part.state['done'], desc=f'writing {kind}', unit='pictures', disable=not bar) as meter:
+    with tqdm(total=n, initial=part.state['done'], desc=f'writing {kind}', unit='pictures',
+              disable=not bar) as meter:
         while (done := part.state['done']) < n:
             stop = min(n, done+every)
             rows, left_out = gather(source, done, stop, usable)
@@ -369,8 +384,8 @@ def finished(part):
     "Move the result to its place, and say what it is"
     state = part.state
     if not state['written']:
-        raise DataError(f"{part.dst}: nothing to write, all {state['about']['n']} items of the source are broken or "
-                        f"have no label; see {part.folder}/progress.json")
+        raise DataError(f"{part.dst}: nothing to write, all {state['about']['n']} items of the "
+                        f"source are broken or have no label; see {part.folder}/progress.json")
     for file in part.folder.glob('lock.mdb'):
         file.unlink()
     part.finish()
@@ -434,8 +449,8 @@ def split(
     part.mkdir(parents=True, exist_ok=True)
     for name, side in sides.items():
         np.save(part/f'{name}.npy', side.rows)
-        said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists() else str(source_path),
-                    rows=f'{name}.npy')
+        said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
+                    else str(source_path), rows=f'{name}.npy')
         (part/f'{name}.json').write_text(json.dumps(said))
     os.replace(part, dst)
     return {name: len(side) for name, side in sides.items()}

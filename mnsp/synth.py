@@ -40,12 +40,12 @@ class World:
     mixed_case: bool = True   # dictionary words also Capitalised and UPPER
     punctuation: float = .1   # share of words and numbers followed by a mark
     language: str = 'en'      # whose dictionary (wordfreq's code)
-    fonts: object = 'system'  # 'own': those that come with matplotlib; 'system': these and the machine's; or font files
+    fonts: object = 'system'  # 'own': those of matplotlib; 'system': these and the machine's; or font files
     geometry: float = 1.      # 0: flat, 1: bent, turned, seen from the side
     noise: float = 1.         # 0: clean, 1: textured background, shadow, blur, noise, JPEG
     contrast: float = .3      # smallest difference of brightness between text and background, 0..0.6
     dark_text: bool = False   # text always darker than its background
-    margin: tuple = (-.01, .1) # least and most room around the text, as shares of its box; negative: the crop cuts into it
+    margin: tuple = (-.01, .1) # least and most room around the text, shares of its box; negative: cut into it
     spacing: float = 0.       # share of words with letters further apart or closer
     neighbours: float = 0.    # share of pictures into which other text reaches
     ink: float = 0.           # share of words with uneven or hollow letters
@@ -66,12 +66,14 @@ def check_world(world):
     shares = world.words, world.numbers, world.strings
     refuse(min(shares) < 0 or sum(shares) <= 0,
            f"words, numbers, strings are {shares}; give shares of at least 0, not all 0")
-    for name, top in dict(punctuation=1, geometry=1, noise=1, contrast=.6, spacing=1, neighbours=1, ink=1).items():
+    for name, top in dict(punctuation=1, geometry=1, noise=1, contrast=.6, spacing=1, neighbours=1,
+                          ink=1).items():
         value = getattr(world, name)
         refuse(not 0 <= value <= top, f"{name}={value}; give a number from 0 to {top}")
     low, high = world.margin
     refuse(not -.2 <= low <= high <= .5, f"margin={world.margin}; needed: -0.2 <= least <= most <= 0.5")
-    refuse(len(world.size) != 2 or min(world.size) < 8, f"size={world.size}; give (height, width), each at least 8")
+    refuse(len(world.size) != 2 or min(world.size) < 8,
+           f"size={world.size}; give (height, width), each at least 8")
     refuse(isinstance(world.fonts, str) and world.fonts not in ('own', 'system'),
            f"fonts={world.fonts!r}; give 'own', 'system' or a list of font files")
 
@@ -79,9 +81,10 @@ def check_world(world):
 def demo_world(
     size=(32, 128), # (height, width) of the pictures
 ):
-    "Dark lower-case words of 1 to 6 letters on light ground, mild geometry and noise, the same on every machine"
-    return World(alphabet=string.ascii_lowercase, min_len=1, max_len=6, words=.6, numbers=0., strings=.4, mixed_case=False,
-                 punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5, dark_text=True, size=size)
+    "Dark lower-case words of 1 to 6 letters on light ground, little bent and worn, alike on every machine"
+    return World(alphabet=string.ascii_lowercase, min_len=1, max_len=6, words=.6, numbers=0., strings=.4,
+                 mixed_case=False, punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5,
+                 dark_text=True, size=size)
 
 
 def varied_world(
@@ -94,12 +97,13 @@ def street_world(
     size=(32, 128),  # (height, width) of the pictures
     fonts='system',  # as in `World`
 ):
-    "Words as detectors cut them out of photographs: any contrast, uneven letters, neighbours, tight and loose cuts"
+    "Words as detectors cut them out: any contrast, uneven letters, neighbours, tight and loose cuts"
     return World(max_len=16, words=.88, numbers=.06, strings=.06, punctuation=.06, fonts=fonts, contrast=.15,
                  margin=(-.05, .12), spacing=.3, neighbours=.3, ink=.25, size=size)
 
 # %% ../nbs/01_synth.ipynb #0000000e
-not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|dingbat|d050000l|emoji|wingding|barcode',
+not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|dingbat|d050000l|'
+                      r'emoji|wingding|barcode',
                       re.I)
 
 def font_files(
@@ -149,7 +153,8 @@ def vocabulary(world, split=None):
     letters = set(world.alphabet.lower())
     words = (w for w in top_n_list(world.language, 50_000) if world.min_len <= len(w) <= world.max_len)
     return [w for w in words if letters.issuperset(w) and not any(c.isdigit() for c in w)
-            and len(w.upper()) == len(w) and cases(w, world) and (split is None or held_out(w) == (split == 'valid'))]
+            and len(w.upper()) == len(w) and cases(w, world)
+            and (split is None or held_out(w) == (split == 'valid'))]
 
 # %% ../nbs/01_synth.ipynb #00000017
 marks = '!?.,:;-\'"'
@@ -164,8 +169,9 @@ class Words:
         self.digits = [c for c in world.alphabet if c.isdigit()]
         self.marks = [c for c in world.alphabet if c in marks]
         if world.words and not self.vocabulary:
-            raise ValueError(f"World: no dictionary word ({world.language!r}, split={split!r}) of {world.min_len} to "
-                             f"{world.max_len} characters can be written in this alphabet; set words=0")
+            raise ValueError(f"World: no dictionary word ({world.language!r}, split={split!r}) "
+                             f"of {world.min_len} to {world.max_len} characters can be written in this "
+                             "alphabet; set words=0")
         if world.numbers and not self.digits:
             raise ValueError("World: numbers > 0, but alphabet has no digits; set numbers=0 or add digits")
 
@@ -214,7 +220,8 @@ def line_of_text(
     font, stroke = font_at(path, letter_size(text, size)), int(rng.random() < .25)
     at = [k*space*font.size+font.getlength(text[:k]) for k in range(len(text))] if space else [0]
     pieces = list(zip(at, text if space else [text]))
-    boxes = np.array([font.getbbox(t, stroke_width=stroke) for _, t in pieces], float)+np.outer(at, [1, 0, 1, 0])
+    boxes = np.array([font.getbbox(t, stroke_width=stroke) for _, t in pieces], float)
+    boxes = boxes+np.outer(at, [1, 0, 1, 0])
     (left, top), (right, bottom) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     im = Image.new('L', (int(right-left)+4, int(bottom-top)+4))
     for x, t in pieces:
@@ -223,7 +230,7 @@ def line_of_text(
 
 # %% ../nbs/01_synth.ipynb #a1000002
 def random_space(world, rng):
-    "Space between letters in units of the font's size: mostly none, sometimes up to half a letter, seldom tighter"
+    "Space between letters in units of the font's size: mostly none, at times half a letter, seldom negative"
     if not world.spacing or rng.random() > world.spacing:
         return 0.
     return float(rng.beta(1, 3)*.6-.04)
@@ -271,7 +278,7 @@ def straighten(x, y, width, layout):
 
 # %% ../nbs/01_synth.ipynb #00000021
 _edge = np.linspace(-.5, .5, 9)
-_border = np.concatenate([[_edge, np.full(9, -.5)], [_edge, np.full(9, .5)]], 1) # upper and lower edge of the line
+_border = np.concatenate([[_edge, np.full(9, -.5)], [_edge, np.full(9, .5)]], 1) # the line's upper, lower edge
 
 def crop_box(width, layout):
     "Left, top, right, bottom of the crop around the text in the scene"
@@ -321,7 +328,8 @@ def random_layout(
         return Layout(margin=margin)
     turn, shear, gx, gy = (rng.standard_normal(4)*(.11, .15, .15, .1)*geometry).clip(-.35, .35).tolist()
     c, s = math.cos(turn), math.sin(turn)
-    return Layout(random_angle(width, rng, geometry), (c, c*shear-s, s, s*shear+c), (gx/max(width, 1), gy), margin)
+    return Layout(random_angle(width, rng, geometry), (c, c*shear-s, s, s*shear+c),
+                  (gx/max(width, 1), gy), margin)
 
 # %% ../nbs/01_synth.ipynb #a1000005
 def with_neighbours(
@@ -428,7 +436,8 @@ def uneven(picture, alpha, opacity, ink, paper, rng):
         around = under_text(alpha, True, rng)
         return picture+(around-.9*opacity).clip(0, 1)*(fill-picture)
     if kind == 1: # worn off in places
-        wear = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 32), dtype=np.uint8)).resize(alpha.size), np.float32)
+        wear = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 32), dtype=np.uint8)).resize(alpha.size),
+                          np.float32)
         opacity = opacity*(.45+.55*(wear[..., None] > 80))
     return picture+opacity*(fill+cloud(alpha.size[::-1], rng)*np.float32(1.2*abs(ink-paper))-picture)
 
@@ -463,6 +472,7 @@ def wear(picture, noise, rng):
 
 # %% ../nbs/01_synth.ipynb #00000032
 Rendered = namedtuple('Rendered', 'image text mask')
+Rendered.__doc__ = "A rendered word: PIL RGB picture, its text, bool [H,W] mask that is True where text is"
 
 class SynthWords:
     "`n` rendered words of a world, the same for the same seed; texts of 'train' and 'valid' never meet"
@@ -522,7 +532,8 @@ def render(self:SynthWords,
 
 def draw_line(self:SynthWords, text, rng):
     "Straight line of `text` in one of the fonts"
-    return line_of_text(text, self.fonts[rng.integers(len(self.fonts))], rng, self.world.size, random_space(self.world, rng))
+    return line_of_text(text, self.fonts[rng.integers(len(self.fonts))], rng, self.world.size,
+                        random_space(self.world, rng))
 
 SynthWords.render, SynthWords.draw_line = render, draw_line
 

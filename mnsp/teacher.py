@@ -86,7 +86,7 @@ def normalize_features(
 def centre_features(
     features: torch.Tensor, # [B, N, D]
 ) -> torch.Tensor: # float32, the same shape
-    "Without the batch's mean at each place (of one picture alone: without its mean token), each feature of unit variance"
+    "Without the batch's mean at each place (of one picture: its mean token), each feature of unit variance"
     x = features.float()
     x = x - x.mean(0 if len(x) > 1 else 1, keepdim=True)
     return x / (x.square().mean((0, 1), keepdim=True) + 1e-6).sqrt()
@@ -96,7 +96,7 @@ class EncoderTarget(nn.Module):
     "Features of a frozen encoder as target (LMIM); the encoder is copied and never changes"
     def __init__(self,
         encoder: Encoder,
-        own_scale: bool = False, # coarse targets from the coarse picture, not pooled from the full one (our alternative)
+        own_scale: bool = False, # coarse targets from the coarse picture, not pooled (our alternative)
     ):
         super().__init__()
         self.encoder, self.own_scale = copy.deepcopy(encoder).eval().requires_grad_(False), own_scale
@@ -117,14 +117,16 @@ class EncoderTarget(nn.Module):
     @torch.no_grad()
     def forward(self,
         looked: torch.Tensor, # [B, N, D] from `look`
-        scale_image: torch.Tensor, # float [B, 3, h, w], 0..255: the words at the target's scale, for `own_scale`
+        scale_image: torch.Tensor, # float [B, 3, h, w], 0..255: words at the target's scale, for `own_scale`
         grid: tuple, # (rows, cols) of the target
     ) -> torch.Tensor: # float32 [B, rows·cols, D]
         "Features of the whole picture pooled to the grid, or of the coarse picture itself; normalised"
         cfg = self.encoder.cfg
-        if not self.own_scale or grid == cfg.grid(): return self.normalize(pool_features(looked, cfg.grid(), grid))
+        if not self.own_scale or grid == cfg.grid():
+            return self.normalize(pool_features(looked, cfg.grid(), grid))
         grids = [cfg.grid(scale) for scale in range(cfg.n_scales)]
-        if grid not in grids: raise ValueError(f"own_scale: the teacher knows the grids {grids}, not {grid}; use pooled targets")
+        if grid not in grids:
+            raise ValueError(f"own_scale: the teacher knows the grids {grids}, not {grid}; use pooled targets")
         return self.normalize(self.encoder(scale_image, scale=grids.index(grid))[:, 1:])
 
     def normalize(self, features): return normalize_features(features)
@@ -157,6 +159,7 @@ def make_teacher(
     if teacher == 'pixels': return PixelTarget(student.cfg.patch_size)
     if teacher == 'ema': return EMATarget(student, momentum, own_scale)
     if teacher == 'random': return EncoderTarget(Encoder(student.cfg), own_scale)
-    if teacher == 'frozen': raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
-                                             "load_model('runs/mae').encoder, or teacher='pixels' to go without")
+    if teacher == 'frozen':
+        raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
+                         "load_model('runs/mae').encoder, or teacher='pixels' to go without")
     raise ValueError(f"teacher must be 'pixels', 'ema', 'random' or an Encoder, got {teacher!r}")

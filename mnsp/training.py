@@ -76,11 +76,12 @@ def mae_recipe() -> Recipe:
 def has_bf16(device: torch.device) -> bool:
     "Does the device multiply bfloat16 in hardware?"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported()
-    return device.type == 'cpu' and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == 'cpu' and (torch.cpu._is_avx512_bf16_supported()
+                                     or torch.cpu._is_amx_tile_supported())
 
 @contextmanager
 def autocast(device: torch.device | str):
-    "bfloat16 matrix products where the device has them; on CPUs attention as plain products, which are faster there"
+    "bfloat16 matrix products where the device has them; attention on CPUs as plain products, faster there"
     device = torch.device(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
         if device.type != 'cpu' or not has_bf16(device): yield
@@ -112,11 +113,12 @@ from .decoder import GuidedLayer
 def hold_memory(
     hold: bool = True, # False: as the C library does by itself
 ):
-    "Keep freed memory for the next step instead of handing it back to the system (with the GNU C library; else nothing)"
+    "Keep freed memory for the next step, not hand it back to the system (GNU C library only)"
     mallopt = getattr(ctypes.CDLL(None) if os.name == 'posix' else None, 'mallopt', None)
     if mallopt is None: return
     top_kept, by_mmap_from, most_by_mmap = -1, -3, -4              # glibc's malloc.h
-    mallopt(top_kept, -1 if hold else 2**26); mallopt(by_mmap_from, 2**25); mallopt(most_by_mmap, 0 if hold else 2**16)
+    mallopt(top_kept, -1 if hold else 2**26); mallopt(by_mmap_from, 2**25)
+    mallopt(most_by_mmap, 0 if hold else 2**16)
     if not hold: ctypes.CDLL(None).malloc_trim(0)
 
 def compile_blocks(
@@ -124,7 +126,7 @@ def compile_blocks(
     **options, # of `torch.compile`, such as mode='max-autotune-no-cudagraphs'
 ) -> nn.Module: # the same
     "Compile its transformer blocks in place"
-    torch._dynamo.config.recompile_limit = 64                       # a block meets every scale's length, masked and not
+    torch._dynamo.config.recompile_limit = 64 # a block meets every scale's length, masked and not
     for module in model.modules():
         if isinstance(module, (Block, GuidedLayer)): module.compile(dynamic=False, **options)
     return model
@@ -157,7 +159,8 @@ def decays(name: str, p: torch.Tensor) -> bool:
 
 def is_hidden_matrix(name: str, p: torch.Tensor) -> bool:
     "What Muon is for: matrices between hidden layers, not those at the network's ends"
-    return p.ndim == 2 and decays(name, p) and not any(end in name for end in ('embed', 'pred', 'emb.', 'classifier'))
+    ends = 'embed', 'pred', 'emb.', 'classifier'
+    return p.ndim == 2 and decays(name, p) and not any(end in name for end in ends)
 
 # %% ../nbs/11a_training.ipynb #00000012
 def make_optimizer(
@@ -184,7 +187,7 @@ def make_optimizer(
 
 # %% ../nbs/11a_training.ipynb #00000015
 class SafeStep(Callback):
-    "Clip the gradient; skip a step whose loss or gradient is not finite; `check` ends the run after too many in a row"
+    "Clip the gradient; skip steps whose loss or gradient is not finite; `check` ends the run after too many"
     order, run_valid = 11, False # after accumulation, before the step
     def __init__(self,
         clip: float | None = None, # largest norm of the gradient
@@ -210,12 +213,14 @@ class SafeStep(Callback):
         "FloatingPointError when the last steps were all skipped; waits for the device"
         if self.worst.item() >= self.patience:
             saved = getattr(getattr(self.learn, 'checkpoints', None), 'written', None)
-            message = f"the loss was not finite {int(self.worst)} steps in a row, up to step {self.budget.step()}"
+            message = (f"the loss was not finite {int(self.worst)} steps in a row, "
+                       f"up to step {self.budget.step()}")
             message += "; lower the learning rate, or clip the gradient"
             raise FloatingPointError(message + (f"; the last good checkpoint is {saved}" if saved else ''))
 
     def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row, self.worst]))
-    def load_state_dict(self, state): self.skipped, self.in_a_row, self.worst = state['counts'].to(self.grad_norm.device).unbind()
+    def load_state_dict(self, state):
+        self.skipped, self.in_a_row, self.worst = state['counts'].to(self.grad_norm.device).unbind()
 
 # %% ../nbs/11a_training.ipynb #00000018
 def processes() -> int:
@@ -322,7 +327,8 @@ class History(Callback):
         *sums, good = over_all(torch.cat([self.sums, self.good[None]])).tolist()
         row = dict(step=self.budget.step(), seconds=round(time.monotonic() - self.start, 2))
         row |= {k: round(s / good, 6) if good else float('nan') for k, s in zip(self.parts(), sums)}
-        if isinstance(self.pred, dict) and 'cls' in self.pred: row |= self.health(self.pred['cls'].detach().float()[:256])
+        if isinstance(self.pred, dict) and 'cls' in self.pred:
+            row |= self.health(self.pred['cls'].detach().float()[:256])
         row |= dict(grad_norm=round(self.safe_step.grad_norm.item(), 6), skipped=int(self.safe_step.skipped))
         self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
         self.write()
@@ -338,7 +344,8 @@ def write(self:History):
         else: write_rows(self.path, self.rows[-1:], 'a')
         self.behind = False
     except OSError as e:
-        warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written", stacklevel=2)
+        warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written",
+                      stacklevel=2)
         self.behind = True
 
 @patch
@@ -352,13 +359,15 @@ def health(self:History, cls):
 @patch
 def state_dict(self:History):
     "What a checkpoint must hold of the log"
-    return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, seconds=time.monotonic() - self.start)
+    return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned,
+                seconds=time.monotonic() - self.start)
 
 @patch
 def load_state_dict(self:History, state):
     "Go on with the file's rows up to this step"
     device = next(self.model.parameters()).device
-    self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x for x in (state['sums'], state['good']))
+    self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x
+                            for x in (state['sums'], state['good']))
     self.count, self.warned, self.start = state['count'], state['warned'], time.monotonic() - state['seconds']
     self.rows = [row for row in read_log(self.path) if row['step'] <= self.budget.step()] if self.path else []
     self.behind = True
@@ -427,7 +436,8 @@ class Interrupt(Callback):
             asked = torch.tensor(float(self.asked), device=next(self.model.parameters()).device)
             self.ending = over_all(asked, 'MAX').item() > 0
     def after_batch(self):
-        if self.ending and self.budget.between(): raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
+        if self.ending and self.budget.between():
+            raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
 
 # %% ../nbs/11a_training.ipynb #0e7264bd
 def default_device() -> torch.device:
@@ -436,7 +446,8 @@ def default_device() -> torch.device:
 
 def accumulated(loader, n: int) -> GradientAccumulation:
     "fastai's callback for steps of n batches"
-    if not loader.drop_last: raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
+    if not loader.drop_last:
+        raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
     return GradientAccumulation(n * loader.batch_size)
 
 # %% ../nbs/11a_training.ipynb #00000026
@@ -449,7 +460,7 @@ def fit(
     steps: int | None = None,
     epochs: int = 1,
     warmup: float = .1, # share of the run, linear from 0
-    hold: float = 0., # share of the run at the peak, between warm-up and cosine; such a run can be made longer later
+    hold: float = 0., # share of the run at the peak, before the cosine; such a run can be made longer later
     floor: float = 0., # where the cosine ends, as a share of the peak
     clip: float | None = None, # largest norm of the gradient
     accumulate: int = 1, # batches per step
@@ -465,17 +476,21 @@ def fit(
     hold_memory()
     if compile: compile_blocks(model)
     rates = [g['lr'] for g in opt.opt.param_groups]
-    shape = combine_scheds([warmup, hold, 1 - (warmup + hold)], [SchedLin(0, 1), SchedNo(1, 1), SchedCos(1, floor)])
+    shape = combine_scheds([warmup, hold, 1 - (warmup + hold)],
+                           [SchedLin(0, 1), SchedNo(1, 1), SchedCos(1, floor)])
     if not minutes: steps = steps or epochs * len(loader) // accumulate
     interrupt = Interrupt()
-    callbacks = [TrainEvalCallback(), Autocast(), ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}),
-                 SafeStep(clip), Budget(minutes, steps, accumulate), history or History(), interrupt, *cbs]
+    callbacks = [TrainEvalCallback(), Autocast(),
+                 ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}), SafeStep(clip),
+                 Budget(minutes, steps, accumulate), history or History(), interrupt, *cbs]
     if accumulate > 1: callbacks.append(accumulated(loader, accumulate))
     if bar is not None: callbacks.append(Progress(bar))
-    learn = NonBlockingLearner(DataLoaders(loader, []), model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
+    learn = NonBlockingLearner(DataLoaders(loader, []), model, loss_func, opt_func=opt, cbs=callbacks,
+                               default_cbs=False)
     try:
         with interrupt: learn.fit(1_000_000)                        # epochs; `Budget` ends it
-    except FloatingPointError as e: raise FloatingPointError(str(e).split('\t')[-1]) from None   # without fastai's preface
+    except FloatingPointError as e: # without fastai's preface
+        raise FloatingPointError(str(e).split('\t')[-1]) from None
     finally:
         if bar is not None: learn.progress.close()                  # also when the run dies
     return learn
@@ -513,7 +528,8 @@ def show_losses(
     "Curves of the loss and its parts"
     fig, ax = plt.subplots(figsize=(7, 2.5), layout='constrained')
     for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
-        ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name, lw=2.5 if name == 'loss' else 1.5)
+        ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name,
+                lw=2.5 if name == 'loss' else 1.5)
     ax.set(xlabel='step', ylabel='loss', title=title); ax.set_ylim(bottom=0); ax.grid()
     ax.legend(loc='center left', bbox_to_anchor=(1, .5))
     return fig
@@ -527,7 +543,8 @@ def show_runs(
     names = list(dict.fromkeys(k for rows in runs.values() for k in rows[0] if k not in ('step', 'seconds')))
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    fig, axs = plt.subplots(lines, columns, figsize=(2.5 * columns, 1.6 * lines + .3), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(lines, columns, figsize=(2.5 * columns, 1.6 * lines + .3), squeeze=False,
+                            layout='constrained')
     for ax, name in zip(axs.flat, names):
         for run, rows in runs.items():
             if name in rows[0]: ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=run)
