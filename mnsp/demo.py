@@ -65,7 +65,7 @@ class DemoData:
     about: str
 
 def held_out_words(n: int = 1000) -> dict: # name -> source
-    "The rendered words that the demo reports: held out of training by their letters, the same whatever the seed"
+    "The rendered words that the demo reports: held out by their letters, the same whatever the seed"
     return {'rendered': SynthWords(demo_world(), n, seed=1, split='valid')}
 
 # %% ../nbs/19_demo.ipynb #0000000a
@@ -75,8 +75,8 @@ def rendered_data(s: DemoSettings, unlabelled: Cached | None = None, bar: bool =
     charset, max_len = Charset(world.alphabet), world.max_len + 1
     train = SynthWords(world, s.words, seed=s.seed, split='train')
     labelled = Cached(WordDataset(train, charset=charset, max_len=max_len, seed=s.seed), bar, s.workers)
-    about = (f'{len(labelled):,} rendered words of {world.min_len} to {world.max_len} characters from an alphabet of '
-             f'{len(world.alphabet)}, in {len(train.fonts)} fonts')
+    about = (f'{len(labelled):,} rendered words of {world.min_len} to {world.max_len} characters '
+             f'from an alphabet of {len(world.alphabet)}, in {len(train.fonts)} fonts')
     return DemoData(unlabelled or labelled, labelled, held_out_words(s.held_out), charset, max_len, about)
 
 # %% ../nbs/19_demo.ipynb #0000000b
@@ -92,7 +92,7 @@ def real_data(sources: list, s: DemoSettings, bar: bool = True) -> DemoData:
         return replace(data, about=about)
     charset = Charset('0123456789abcdefghijklmnopqrstuvwxyz')
     pictures = unlabelled if len(labelled) == len(train) else decoded(labelled)
-    words = pictures.with_charset(charset, s.max_len, change=waics_text)     # the same pictures, not decoded again
+    words = pictures.with_charset(charset, s.max_len, change=waics_text) # the same pictures, not decoded again
     about = f'{len(unlabelled):,} pictures, {len(words):,} of them with labels, from {len(sources)} sources'
     held_out = {'validation': Concat(valid)} if valid else {}
     return DemoData(unlabelled, words, held_out, charset, s.max_len, about)
@@ -149,7 +149,8 @@ def train(
         cfg = recognizer_tiny(charset=data.charset.chars, max_len=data.max_len)
         run.recognizer = recognizer_from(run.pretrainer.encoder, cfg)
         run.curve = reading_curve(data)
-        loader = word_loader(data.labelled, s.batch_size, sampler=ShortFirst(label_lengths(data.labelled), s.seed))
+        loader = word_loader(data.labelled, s.batch_size,
+                             sampler=ShortFirst(label_lengths(data.labelled), s.seed))
         finetune(run.recognizer, loader, decay=1., short_first=s.short_first, history=run.finetuning,
                  cbs=[run.curve] if run.curve else [],
                  minutes=seconds * (1 - s.pretrain_share) / 60, bar=stage if bar else None, **common)
@@ -179,7 +180,8 @@ def prepare_out(out: str | Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / '.writable'
         probe.write_text(''); probe.unlink()
-    except OSError as e: raise DataError(f"cannot write to {out}: {e.strerror or e}; give another --out") from None
+    except OSError as e:
+        raise DataError(f"cannot write to {out}: {e.strerror or e}; give another --out") from None
     return out
 
 # %% ../nbs/19_demo.ipynb #00000014
@@ -194,9 +196,9 @@ def loss_change(rows: list) -> dict:
 def metrics(run: DemoRun, evaluation, attention: dict, seconds: float) -> dict:
     "All numbers of a run, ready for JSON"
     return dict(settings=asdict(run.settings), data=run.data.about, stopped=run.stopped or None,
-                seconds=round(seconds, 1), device=next(run.pretrainer.parameters()).device.type, cores=os.cpu_count(),
-                pretraining=loss_change(run.pretraining.rows), finetuning=loss_change(run.finetuning.rows),
-                reading=run.curve.rows if run.curve else [],
+                seconds=round(seconds, 1), device=next(run.pretrainer.parameters()).device.type,
+                cores=os.cpu_count(), pretraining=loss_change(run.pretraining.rows),
+                finetuning=loss_change(run.finetuning.rows), reading=run.curve.rows if run.curve else [],
                 evaluation=evaluation.to_dict() if evaluation else None, attention=attention,
                 broken=[list(b) for b in run.data.unlabelled.broken()])
 
@@ -209,7 +211,8 @@ def sample_images(dataset, n: int = 24) -> torch.Tensor: # uint8 [n, 3, H, W]
 def show_sheet(images: torch.Tensor, columns: int = 6) -> plt.Figure:
     "Pictures side by side"
     rows = -(-len(images) // columns)
-    fig, axs = plt.subplots(rows, columns, figsize=(1.27 * columns, .36 * rows), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(rows, columns, figsize=(1.27 * columns, .36 * rows), squeeze=False,
+                            layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, image in zip(axs.flat, images): ax.imshow(image.permute(1, 2, 0))
     return fig
@@ -225,7 +228,8 @@ def show_spelling(recognizer: Recognizer, image: torch.Tensor) -> plt.Figure:
     picture = image.permute(1, 2, 0)
     for ax, look, title in zip(axs, [None, *looks], [text, *steps]):
         ax.imshow(picture); ax.set_title(title, fontsize=9, parse_math=False); ax.axis('off')
-        if look is not None: ax.imshow(look.view(grid).float(), cmap='inferno', alpha=.6, extent=(0, 128, 32, 0))
+        if look is not None:
+            ax.imshow(look.view(grid).float(), cmap='inferno', alpha=.6, extent=(0, 128, 32, 0))
     return fig
 
 # %% ../nbs/19_demo.ipynb #00000019
@@ -240,7 +244,8 @@ def show_reading_curve(rows: list) -> plt.Figure:
 def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
     "Rendered words with the pixels of their text"
     rendered = [SynthWords(demo_world(), n, seed=5, split='valid').render(i) for i in range(n)]
-    images = torch.from_numpy(np.stack([np.asarray(r.image) for r in rendered])).permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(np.stack([np.asarray(r.image) for r in rendered]))
+    images = images.permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(np.stack([r.mask for r in rendered]))
 
 # %% ../nbs/19_demo.ipynb #0000001c
@@ -259,12 +264,16 @@ def method_sections(run: DemoRun) -> list:
     views = GuidanceView('medium')(images, torch.Generator().manual_seed(0))
     return [
         Section('The words', run.data.about + '.', [show_sheet(images)]),
-        Section('The pyramid', 'Every picture is seen at three scales: layout first, strokes last. The lines are the '
-                'patches that become tokens.', [show_pyramid(images[:3], run.pretrainer.cfg.encoder.patch_size)]),
-        Section('Two views', 'The guidance view shows the same text with another look. It is not masked, and guides the '
+        Section('The pyramid',
+                'Every picture is seen at three scales: layout first, strokes last. The lines are the '
+                'patches that become tokens.',
+                [show_pyramid(images[:3], run.pretrainer.cfg.encoder.patch_size)]),
+        Section('Two views',
+                'The guidance view shows the same text with another look. It is not masked, and guides the '
                 'decoder that fills in what is hidden.', [show_views(images, views, 6)]),
-        Section('Masks, targets, predictions', 'Grey was hidden. Target and prediction are features; their three main '
-                'directions are shown as colours. "mim" fills in hidden tokens, "nsp" knows the coarser scale too.',
+        Section('Masks, targets, predictions',
+                'Grey was hidden. Target and prediction are features; their three main directions are shown as '
+                'colours. "mim" fills in hidden tokens, "nsp" knows the coarser scale too.',
                 [show_reconstruction(run.pretrainer.cpu(), images, n=2)])]
 
 # %% ../nbs/19_demo.ipynb #0000001e
@@ -272,14 +281,16 @@ def training_sections(run: DemoRun) -> list:
     "Loss curves and the reading curve"
     out = []
     if run.pretraining.rows:
-        out.append(Section('Pre-training', 'The loss and its parts. The target is the hidden pixels, each patch brought to zero '
-                           'mean and unit variance. cls_spread is 0 when all words look alike to [cls].',
+        out.append(Section('Pre-training',
+                           'The loss and its parts. The target is the hidden pixels, each patch brought to '
+                           'zero mean and unit variance. cls_spread is 0 when all words look alike to [cls].',
                            [show_losses(run.pretraining.rows)]))
     if run.finetuning.rows:
         figures = [show_losses(run.finetuning.rows)]
         if run.curve and run.curve.rows:
             figures.append((show_reading_curve(run.curve.rows), f'{len(run.curve.texts)} held-out words'))
-        out.append(Section('Fine-tuning', 'Short words come first, so the loss rises whenever longer words join.', figures))
+        out.append(Section('Fine-tuning',
+                           'Short words come first, so the loss rises whenever longer words join.', figures))
     return out
 
 # %% ../nbs/19_demo.ipynb #0000001f
@@ -287,20 +298,25 @@ def reading_sections(run: DemoRun, evaluation, sources: dict, attention: dict) -
     "Attention, spelling and readings"
     images, _ = attention_words(6)
     maps = attention_maps((run.recognizer or run.pretrainer).encoder.eval(), images)
-    out = [Section('Attention over words', 'The encoder\'s last block, mean over heads; 1 is what equal attention gives. '
-                   'The table has, per layer: attention on text over its share of the area (above 1: looks at letters), '
-                   'entropy relative to equal attention, reach in picture heights, and the share on [cls] itself.',
-                   [show_attention(images, maps, queries=('cls', (1, 4)))], lines=attention_table(attention))]
+    out = [Section('Attention over words',
+                   'The encoder\'s last block, mean over heads; 1 is what equal attention gives. The table '
+                   'has, per layer: attention on text over its share of the area (above 1: looks at letters), '
+                   'entropy relative to equal attention, reach in picture heights, and the '
+                   'share on [cls] itself.', [show_attention(images, maps, queries=('cls', (1, 4)))],
+                   lines=attention_table(attention))]
     if not evaluation: return out
     out.append(Section('Spelling', 'Where the decoder looks for each character it writes.',
                        [show_spelling(run.recognizer, image) for image in images[:4]]))
-    rows = [(r.set, r.true, r.pred, f'{r.confidence:.0%}', 'yes' if r.right else 'no') for r in evaluation.readings]
+    rows = [(r.set, r.true, r.pred, f'{r.confidence:.0%}', 'yes' if r.right else 'no')
+            for r in evaluation.readings]
     wrong, right = [r for r in rows if r[-1] == 'no'][:12], [r for r in rows if r[-1] == 'yes'][:12]
-    out.append(Section('Readings, right and wrong', 'Pictures: wrong ones first, the most confident at the top; then right '
-                       'ones, the least sure first. Table: the first of each.', [show_scored(evaluation, sources, 24)],
+    out.append(Section('Readings, right and wrong',
+                       'Pictures: wrong ones first, the most confident at the top; then right ones, the least '
+                       'sure first. Table: the first of each.', [show_scored(evaluation, sources, 24)],
                        [('set', 'truth', 'reading', 'confidence', 'right'), *wrong, *right]))
     table = [('set', 'words', 'WAICS %', 'exact %', 'edit similarity %')]
-    table += [(k, v['n'], *(f'{v[m]:.1f}' for m in ('waics', 'exact', 'ned'))) for k, v in evaluation.sets.items()]
+    table += [(k, v['n'], *(f'{v[m]:.1f}' for m in ('waics', 'exact', 'ned')))
+              for k, v in evaluation.sets.items()]
     return [Section('Result', evaluation.convention, table=table), *out]
 
 # %% ../nbs/19_demo.ipynb #00000021
@@ -328,10 +344,12 @@ def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say)
     if run.stopped: say(f'interrupted while {run.stopped}; keeping what there is')
     hub.save_model(run.pretrainer, out / 'pretrained')
     if run.recognizer: hub.save_model(run.recognizer, out, dict(trained_on=run.data.about))
-    evaluation = evaluate(run.recognizer.cpu().read_batch, sources, bar=bar) if run.recognizer and sources else None
+    evaluation = None
+    if run.recognizer and sources: evaluation = evaluate(run.recognizer.cpu().read_batch, sources, bar=bar)
     attention = measure_attention(run)
     numbers = metrics(run, evaluation, attention, time.monotonic() - start)
-    hub.write_atomically(out / 'metrics.json', lambda p: p.write_text(json.dumps(numbers, indent=1), encoding='utf-8'))
+    hub.write_atomically(out / 'metrics.json',
+                         lambda p: p.write_text(json.dumps(numbers, indent=1), encoding='utf-8'))
     write_demo_report(run, evaluation, sources, attention, numbers, out)
     if evaluation: say(evaluation.table())
     if report := run.data.unlabelled.report(): say(report)
@@ -347,8 +365,8 @@ def write_demo_report(run, evaluation, sources, attention, numbers, out):
         facts |= {f'of {v["n"]} words read ({k})': f'{v["waics"]:.0f} %' for k, v in evaluation.sets.items()}
     facts |= {'minutes in all': f'{numbers["seconds"] / 60:.1f}',
               'training steps': f'{sum(numbers[k].get("steps", 0) for k in ("pretraining", "finetuning")):,}'}
-    lead = ('From unlabelled pictures of words to a reading: pre-trained with MNSP, fine-tuned, and tried on words it '
-            'never saw.')
+    lead = ('From unlabelled pictures of words to a reading: pre-trained with MNSP, fine-tuned, '
+            'and tried on words it never saw.')
     if run.stopped: lead += f' The run was interrupted while {run.stopped}; this is what it had.'
     sections = reading_sections(run, evaluation, sources, attention)
     split = 1 if evaluation else 0

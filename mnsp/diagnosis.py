@@ -44,7 +44,9 @@ class Calibration:
         lines = [f"{'confidence':>12}  {'n':>7}  {'mean':>6}  {'right':>6}"]
         lines += [f"{100 * low:5.0f} –{100 * high:4.0f} %  {n:7d}  {c:6.2f}  {a:6.2f}" for low, high, n, c, a in
                   zip(self.edges, self.edges[1:], self.n, self.confidence, self.accuracy) if n]
-        return '\n'.join([*lines, f'ECE {self.ece:.2f} % over {len(self.n)} bins of equal width, {self.n.sum()} readings'
+        return '\n'.join([*lines,
+                          f'ECE {self.ece:.2f} % over {len(self.n)} bins of equal width, '
+                          f'{self.n.sum()} readings'
                                   + f', {self.left_out} broken pictures left out' * (self.left_out > 0)])
 
 def calibration(
@@ -67,8 +69,9 @@ def show_calibration(
     calibrations: dict, # name -> `Calibration`
 ) -> Figure:
     "Reliability diagram: accuracy against confidence; on the diagonal the confidence can be trusted"
-    fig, axes = plt.subplots(2, len(calibrations), figsize=(3.2 * len(calibrations), 3.4), sharex=True, sharey='row',
-                             height_ratios=(3, 1), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(2, len(calibrations), figsize=(3.2 * len(calibrations), 3.4),
+                             sharex=True, sharey='row', height_ratios=(3, 1), layout='constrained',
+                             squeeze=False)
     for (top, bottom), (name, c) in zip(axes.T, calibrations.items(), strict=True):
         left, width = 100 * c.edges[:-1], 100 / len(c.n)
         top.bar(left, np.nan_to_num(c.accuracy), width, align='edge', color='C0', edgecolor='white')
@@ -111,7 +114,8 @@ def accuracy_by(
     starts: tuple, # where groups begin, rising; the last has no end
 ) -> list: # of `Group`, without the empty ones
     "How many are right, by some number that every reading has"
-    ends, values, groups = [s - 1 for s in starts[1:]] + [math.inf], [(number(r), r.right) for r in readings], []
+    ends = [s - 1 for s in starts[1:]] + [math.inf]
+    values, groups = [(number(r), r.right) for r in readings], []
     if low := [v for v, _ in values if v < starts[0]]:
         raise ValueError(f"starts={starts}: {min(low)} lies below the first; begin lower")
     for low, high in zip(starts, ends, strict=True):
@@ -142,8 +146,9 @@ def groups_table(
 ) -> str:
     "Groups as text"
     lines = [f'{name:>12}  {"n":>7}  {"right":>6}  95 % interval']
-    return '\n'.join(lines + [f'{g.label:>12}  {g.n:7d}  {g.right:6.2f}  {g.interval[0]:5.1f} – {g.interval[1]:5.1f}'
-                              for g in groups])
+    return '\n'.join(lines
+                     + [f'{g.label:>12}  {g.n:7d}  {g.right:6.2f}  {g.interval[0]:5.1f} – {g.interval[1]:5.1f}'
+                        for g in groups])
 
 # %% ../nbs/14b_diagnosis.ipynb #00000017
 def show_breakdown(
@@ -181,7 +186,8 @@ def worst_readings(
 def text_fonts() -> list: # names of font families
     "DejaVu and the fonts of this machine that have Chinese characters"
     installed = {f.name for f in font_manager.fontManager.ttflist}
-    wide = 'Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'SimHei', 'PingFang SC'
+    wide = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'SimHei',
+            'PingFang SC')
     return ['DejaVu Sans', *(name for name in wide if name in installed)]
 
 # %% ../nbs/14b_diagnosis.ipynb #0000001b
@@ -195,12 +201,13 @@ def show_worst(
     if not evaluation.readings: raise ValueError("evaluation has no readings; it was loaded from scores alone")
     rows = worst_readings(evaluation, n)
     lines = max(1, -(-len(rows) // columns))
-    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines + .3), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines + .3), layout='constrained',
+                             squeeze=False)
     wrong = sum(not r.right for r in evaluation.readings)
     fig.suptitle(f'{len(rows)} worst of {wrong} wrong among {len(evaluation.readings)} readings', fontsize=10)
     for ax in axes.flat: ax.axis('off')
     for ax, (distance, r) in zip(axes.flat, rows, strict=False):
         ax.imshow(sources[r.set][r.index][0])
-        ax.set_title(f'{r.true}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=8, parse_math=False,
-                     family=text_fonts())
+        ax.set_title(f'{r.true}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=8,
+                     parse_math=False, family=text_fonts())
     return fig

@@ -35,12 +35,14 @@ class GreedyReader(nn.Module):
         char = written.gather(1, t.expand(written.shape[0], 1))
         x = r.char_emb(char) + r.positions.index_select(0, t.reshape(1))
         visible = written != r.charset.pad if r.cfg.hide_pad else torch.ones_like(written, dtype=torch.bool)
-        seen = torch.cat([(places < t) & visible[:, :-1], visible.gather(1, t.expand(written.shape[0], 1))], 1)[:, None, None]
+        seen = torch.cat([(places < t) & visible[:, :-1], visible.gather(1, t.expand(written.shape[0], 1))],
+                         1)[:, None, None]
         kept = []
         for i, (layer, picture) in enumerate(zip(r.layers, pictures)):
             own = {'kv': (cache[i, 0], cache[i, 1])}
             x = layer(x, picture, own, seen)
-            kept.append(torch.stack([torch.where((places == t)[:, None], kv[:, :, -1:], kv[:, :, :-1]) for kv in own['kv']]))
+            kept.append(torch.stack([torch.where((places == t)[:, None], kv[:, :, -1:], kv[:, :, :-1])
+                                     for kv in own['kv']]))
         return r.classifier(r.norm(x)).float()[:, 0], torch.stack(kept)
 
 # %% ../nbs/17b_onnx.ipynb #38b84693
@@ -66,7 +68,8 @@ def forward(self:GreedyReader,
     written = torch.where(places == 0, cs.bos, cs.pad).expand(batch, -1).clone()
     probs = torch.ones(batch, length, device=images.device)
     ended = torch.zeros(batch, dtype=torch.bool, device=images.device)
-    cache = torch.zeros(len(pictures), 2, batch, r.cfg.heads, length, r.cfg.dim // r.cfg.heads, device=images.device)
+    cache = torch.zeros(len(pictures), 2, batch, r.cfg.heads, length, r.cfg.dim // r.cfg.heads,
+                        device=images.device)
     start = torch.zeros((), dtype=torch.long, device=images.device), written, probs, ended, cache
     _, written, probs, _, _ = while_loop(going_on, write, start)
     return written[:, 1:], probs
@@ -75,18 +78,20 @@ def forward(self:GreedyReader,
 def _extra(name):
     "A module that comes with the extra `onnx`"
     try: return import_module(name)
-    except ImportError as e: raise ImportError(f"{e}; ONNX needs more packages: pip install 'mnsp[onnx]'") from None
+    except ImportError as e:
+        raise ImportError(f"{e}; ONNX needs more packages: pip install 'mnsp[onnx]'") from None
 
 def export_onnx(
     recognizer: Recognizer,
     path: str | Path, # file to write
 ) -> Path:
-    "Write the whole reader as one ONNX file: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L]"
+    "The reader as an ONNX file: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L]"
     _extra('onnxscript')
-    device, example = next(recognizer.parameters()).device, torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
+    device = next(recognizer.parameters()).device
+    example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(recognizer.cpu().float()).eval(), (example,), dynamo=True, verbose=False,
-                                    dynamic_shapes=({0: torch.export.Dim('batch')},),
+        program = torch.onnx.export(GreedyReader(recognizer.cpu().float()).eval(), (example,), dynamo=True,
+                                    verbose=False, dynamic_shapes=({0: torch.export.Dim('batch')},),
                                     input_names=['images'], output_names=['ids', 'probabilities'])
     recognizer.to(device)
     program.model.metadata_props['mnsp'] = json.dumps(asdict(recognizer.cfg))
@@ -105,7 +110,8 @@ class OnnxReader:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         try: self.session = ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
-        except Exception as e: raise ValueError(f"{path} cannot be run: {e}") from None      # onnxruntime has its own errors
+        except Exception as e: # onnxruntime has its own errors
+            raise ValueError(f"{path} cannot be run: {e}") from None
         stored = self.session.get_modelmeta().custom_metadata_map.get('mnsp')
         if not stored: raise ValueError(f"{path} was not written by export_onnx: it carries no configuration")
         self.cfg = RecognizerConfig.from_dict(json.loads(stored))

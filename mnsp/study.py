@@ -63,7 +63,7 @@ class Study:
     batch_size: int = 64
     lr: float = 2e-3
     optimizer: str = 'muon'
-    wear: tuple = () # families of the robustness room; the fine-tuned reader is also tried on words worn by them
+    wear: tuple = () # families of the robustness room by which the fine-tuned reader's words are worn, too
     workers: int = 0 # processes that render and decode
 
     def __post_init__(self):
@@ -79,25 +79,29 @@ class StudyData:
         study: Study,
         seed: int = 0,
         world: World | None = None, # None: `study_world()`
-        crops: list = (), # sources of real crops: nine tenths join the unlabelled (and, with labels, the labelled) words
+        crops: list = (), # real crops: nine tenths join the unlabelled (with labels: the labelled) words
         tests: dict | None = None, # name -> labelled source, to be read besides
     ):
         world, self.workers = world or study_world(), study.workers
         self.charset, self.max_len = Charset(world.alphabet), world.max_len + 1
         if crops: self.charset, self.max_len = Charset('0123456789abcdefghijklmnopqrstuvwxyz'), 17
-        rendered, known, held = (SynthWords(world, n, seed=1000 * seed + salt, split=split) for salt, (n, split) in
-                                 enumerate([(study.words, 'train'), (study.labelled, 'train'), (study.held_out, 'valid')]))
+        rendered, known, held = (SynthWords(world, n, seed=1000 * seed + salt, split=split)
+                                 for salt, (n, split) in
+                                 enumerate([(study.words, 'train'), (study.labelled, 'train'),
+                                            (study.held_out, 'valid')]))
         train, valid = zip(*map(split_source, crops)) if crops else ((), ())
         self.unlabelled = self.cached([rendered, *train])
         self.labelled = self.spelt(self.cached([known, *(s for s in train if s.labelled)]))
-        held = {'': [held], 'crops': [s for s in valid if s.labelled], **{k: [v] for k, v in (tests or {}).items()}}
+        held = {'': [held], 'crops': [s for s in valid if s.labelled],
+                **{k: [v] for k, v in (tests or {}).items()}}
         self.held_out = {name: self.cached(sources) for name, sources in held.items() if sources}
-        self.masks = torch.stack([torch.from_numpy(held[''][0].render(i).mask) for i in range(min(128, study.held_out))])
+        self.masks = torch.stack([torch.from_numpy(held[''][0].render(i).mask)
+                                  for i in range(min(128, study.held_out))])
 
     def cached(self, sources: list) -> Cached:
         return Cached(WordDataset(Concat(sources)), bar=False, workers=self.workers)
 
-    def spelt(self, words: Cached) -> Cached: # those that the charset and 16 places can spell, with their characters
+    def spelt(self, words: Cached) -> Cached: # those that the charset and 16 places can spell
         return words.with_charset(self.charset, self.max_len, change=waics_text)
 
 # %% ../nbs/21_study.ipynb #0000000f2
@@ -108,7 +112,8 @@ def some_of(
 ) -> Cached: # the same pictures, not copied
     "A random share of labelled words; a larger share holds the smaller one"
     if share == 1: return words
-    order = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed))[:max(1, round(share * len(words)))]
+    order = torch.randperm(len(words),
+                           generator=torch.Generator().manual_seed(seed))[:max(1, round(share * len(words)))]
     part = copy.copy(words)
     part.rows, part.targets = words.rows[order], words.targets[order]
     return part
@@ -131,14 +136,14 @@ class ColumnReader(nn.Module):
         super().__init__()
         self.encoder, self.charset = encoder, charset
         width = encoder.cfg.grid()[0] * encoder.cfg.dim
-        self.batch_norm = nn.BatchNorm1d(width, affine=False)             # features of one scale, whatever the encoder
+        self.batch_norm = nn.BatchNorm1d(width, affine=False) # features of one scale, whatever the encoder
         first = [nn.Conv1d(width, hidden, 3, padding=1), nn.ReLU()] if hidden else []
         self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 1, 1))
 
-    def spell(self, features: torch.Tensor) -> torch.Tensor: # [B, cols, rows·D] -> [B, cols, 1 + characters] logits
+    def spell(self, features: torch.Tensor) -> torch.Tensor: # [B, cols, rows·D] -> logits [B, cols, 1 + chars]
         return self.head(self.batch_norm(features.float().transpose(1, 2))).transpose(1, 2)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> [B, cols, 1 + characters] logits
+    def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> logits [B, cols, 1 + chars]
         return self.spell(columns(self.encoder(images), self.encoder.cfg.grid()))
 
     def loss(self,
@@ -147,9 +152,10 @@ class ColumnReader(nn.Module):
     ) -> torch.Tensor: # scalar
         lengths = (ids < self.charset.eos).sum(1)
         steps = torch.full_like(lengths, logits.shape[1])
-        return F.ctc_loss(logits.float().log_softmax(2).transpose(0, 1), ids + 1, steps, lengths, zero_infinity=True)
+        return F.ctc_loss(logits.float().log_softmax(2).transpose(0, 1), ids + 1, steps, lengths,
+                          zero_infinity=True)
 
-    def texts(self, logits: torch.Tensor) -> list: # the best class of each column, equal neighbours once, without 'nothing'
+    def texts(self, logits: torch.Tensor) -> list: # each column's best class, repeats once, without 'nothing'
         rows = [row.unique_consecutive().tolist() for row in logits.argmax(2).cpu()]
         return [''.join(self.charset.chars[i - 1] for i in row if i) for row in rows]
 
@@ -164,7 +170,8 @@ def frozen_probe(
     "A head that learns to spell from features that do not move"
     torch.manual_seed(seed)
     device = next(encoder.parameters()).device
-    reader, lr = ColumnReader(finest_encoder(encoder).eval(), words.charset, hidden).to(device), 3e-3 if hidden else 1e-2
+    reader = ColumnReader(finest_encoder(encoder).eval(), words.charset, hidden).to(device)
+    lr = 3e-3 if hidden else 1e-2
     known, ids = encode_all(reader.encoder, words.images[words.rows]), words.targets.to(device)
     optimizer = torch.optim.AdamW(reader.head.parameters(), lr)
     for step in range(steps):
@@ -208,7 +215,8 @@ def tuned_probe(
     torch.manual_seed(seed)
     loader = word_loader(words, min(study.batch_size, len(words)), shuffle=True, seed=seed, drop_last=True)
     opt = make_optimizer(reader.train(), study.lr, study.optimizer, betas=(.9, .999))
-    fit(reader, loader, reader.loss, opt, steps=study.tune_steps, clip=1., cbs=[Augment(FinetuneAugment(.5), seed)])
+    fit(reader, loader, reader.loss, opt, steps=study.tune_steps, clip=1.,
+        cbs=[Augment(FinetuneAugment(.5), seed)])
     return reader.eval()
 
 # %% ../nbs/21_study.ipynb #00000012
@@ -216,7 +224,7 @@ def tuned_probe(
 class Arm:
     "A way to pre-train within a number of steps"
     cfg: PretrainConfig | None = None # None: no pre-training, or, if continued, that MAE alone
-    mae_share: float | None = None # of the steps, for the MAE that is then frozen; None: as many steps again, not counted
+    mae_share: float | None = None # of the steps, for the MAE frozen then; None: as many again, not counted
     continued: bool = False # does the method start from that MAE's weights?
 
     def teacher_steps(self, steps: int) -> int: # how long its MAE is trained
@@ -247,14 +255,15 @@ def pretrain_arm(
     if arm.continued: start_from(model.encoder, teacher)
     loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
     steps = arm.own_steps(study.steps)
-    learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1., cbs=list(cbs),
-                     history=History(path=log), compile=torch.cuda.is_available())
+    learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1.,
+                     cbs=list(cbs), history=History(path=log), compile=torch.cuda.is_available())
     return model.encoder, learn.history.rows
 
 def start_from(encoder: Encoder, other: Encoder):
     "Take over weights; scale embeddings, which an encoder of one scale lacks, stay zero"
     lacking = encoder.load_state_dict(other.state_dict(), strict=False)
-    if lacking.unexpected_keys or set(lacking.missing_keys) - {'scale_embed'}: raise ValueError(f"these do not fit: {lacking}")
+    if lacking.unexpected_keys or set(lacking.missing_keys) - {'scale_embed'}:
+        raise ValueError(f"these do not fit: {lacking}")
 
 # %% ../nbs/21_study.ipynb #000000125
 def kept_or_pretrained(
@@ -273,12 +282,14 @@ def kept_or_pretrained(
     if keep and (folder / 'config.json').is_file():
         found = read_config(folder)
         if found['asked'] != json.loads(json.dumps(asked)):
-            raise ValueError(f"{folder} holds another pre-training than the one asked for; give another folder to keep in")
+            raise ValueError(f"{folder} holds another pre-training than the one asked for; give "
+                             "another folder to keep in")
         return load_model(folder, 'Encoder'), found['losses'], found['seconds']
     start = time.monotonic()
     cbs = [Checkpoints(folder / 'checkpoints', 250, keep=1, resume=True, settings=asked)] if keep else []
     if keep: folder.mkdir(parents=True, exist_ok=True)
-    encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs, folder / 'losses.csv' if keep else None)
+    encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs,
+                                   folder / 'losses.csv' if keep else None)
     seconds = time.monotonic() - start
     if keep:
         save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
@@ -298,7 +309,8 @@ def look_at(
     encoder, images = encoder.eval(), data.held_out[''].images[:len(data.masks)].to(device)
     report = attention_report(encoder, images, data.masks.to(device))
     health, last = cls_health(encoder(images)[:, 0]), report['layers'][-1]['patch']
-    row = dict(cls_spread=health['spread'], cls_rank=health['effective_rank'], **{f'patch_{k}': v for k, v in last.items()})
+    row = dict(cls_spread=health['spread'], cls_rank=health['effective_rank'],
+               **{f'patch_{k}': v for k, v in last.items()})
     if every_block:
         row |= {f"{query}_{figure}_{block['layer']}": block[query][figure] for query in ('patch', 'cls')
                 for figure in ('text_ratio', 'entropy_relative', 'reach') for block in report['layers']}
@@ -318,14 +330,18 @@ def probe(
         for kind in ('frozen', 'tuned'):
             if kind == 'tuned': tuned_probe(reader, words, study, seed)
             for name, held in data.held_out.items():
-                row |= {'_'.join(filter(None, (kind, k + few, name))): v for k, v in grade(reader, held, data.max_len).items()}
-        if share == max(study.shares): row |= {f'tuned_ned_{k}': v for k, v in worn(reader, data, study.wear).items()}
+                row |= {'_'.join(filter(None, (kind, k + few, name))): v
+                        for k, v in grade(reader, held, data.max_len).items()}
+        if share == max(study.shares):
+            row |= {f'tuned_ned_{k}': v for k, v in worn(reader, data, study.wear).items()}
     return row
 
-def worn(reader: ColumnReader, data: StudyData, names: tuple, severities: tuple = (.3,)) -> dict: # family -> percent
+def worn(reader: ColumnReader, data: StudyData, names: tuple,
+         severities: tuple = (.3,)) -> dict: # family -> percent
     "Edit similarity on worn pictures of the held-out words, mean over severities"
     words = data.held_out['']
-    def ned(name, severity): return grade(reader, words, data.max_len, corrupt(words.images, name, severity))['ned']
+    def ned(name, severity):
+        return grade(reader, words, data.max_len, corrupt(words.images, name, severity))['ned']
     return {name: sum(ned(name, s) for s in severities) / len(severities) for name in names}
 
 # %% ../nbs/21_study.ipynb #000000123
@@ -342,10 +358,11 @@ def measure(
     "Pre-train an arm and measure it"
     start = time.monotonic()
     encoder, losses, seconds = kept_or_pretrained(name, arm, data, study, seed, teacher, keep)
-    single, last = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu'), losses[-1] if losses else {}
+    single = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu')
+    last = losses[-1] if losses else {}
     row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps),
-               teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size, labelled=len(data.labelled),
-               pretrain_seconds=seconds)
+               teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size,
+               labelled=len(data.labelled), pretrain_seconds=seconds)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, losses
@@ -367,7 +384,8 @@ def append_rows(path: str | Path, rows: list):
     if not rows: return
     old = read_rows(path)
     if old and list(old[0]) != list(rows[0]):
-        raise ValueError(f"{path} has other columns than the new rows, so it is of another comparison; give another file")
+        raise ValueError(f"{path} has other columns than the new rows, so it is of another "
+                         "comparison; give another file")
     with open(path, 'a', newline='', encoding='utf-8') as f:
         writer = csv.DictWriter(f, rows[0])
         if not old: writer.writeheader()
@@ -375,7 +393,8 @@ def append_rows(path: str | Path, rows: list):
 
 def this_commit() -> str: # '' where there is no git
     "The commit of the code that runs; '+' if files differ from it"
-    command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), 'describe', '--always', '--exclude=*', '--dirty=+']
+    command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), 'describe', '--always',
+               '--exclude=*', '--dirty=+']
     try: return 'g' + subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError): return ''
 
@@ -393,7 +412,8 @@ def compare(
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
     arms = {name: arm if isinstance(arm, Arm) else Arm(arm) for name, arm in arms.items()}
-    facts = dict(commit=this_commit(), device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')
+    facts = dict(commit=this_commit(),
+                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')
     for seed in seeds:
         done = {(r['arm'], r['seed']) for r in read_rows(path)}
         todo = {name: arm for name, arm in arms.items() if (name, seed) not in done}
@@ -403,7 +423,8 @@ def compare(
             n = arm.teacher_steps(study.steps)
             if n and n not in teachers:
                 first, shorter = Arm(mae(study.size)), replace(study, steps=n)
-                teachers[n], *_ = kept_or_pretrained(f'MAE of {n} steps', first, words, shorter, seed, keep=keep)
+                teachers[n], *_ = kept_or_pretrained(f'MAE of {n} steps', first, words, shorter,
+                                                     seed, keep=keep)
             row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep)
             if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
             append_rows(path, [row | facts])
@@ -412,7 +433,8 @@ def compare(
 
 def curve_row(name: str, seed: int, row: dict) -> dict:
     "A row of losses with the same columns for every method"
-    return dict(arm=name, seed=seed, step=row['step'], **{k: row.get(k) for k in ('loss', 'mim', 'nsp', 'align', 'cls_spread')})
+    return dict(arm=name, seed=seed, step=row['step'],
+                **{k: row.get(k) for k in ('loss', 'mim', 'nsp', 'align', 'cls_spread')})
 
 # %% ../nbs/21_study.ipynb #000000162
 def spread_over_seeds(
@@ -435,8 +457,10 @@ def paired(
     by_key = {(r['arm'], r['seed']): r[figure] for r in rows}
     gaps = {}
     for (arm, seed), value in by_key.items():
-        if None not in (value, other := by_key.get((baseline, seed))): gaps.setdefault(arm, []).append(value - other)
-    return {arm: (float(np.mean(d)), float(np.std(d, ddof=1) / len(d) ** .5) if len(d) > 1 else float('nan'), len(d))
+        if None not in (value, other := by_key.get((baseline, seed))):
+            gaps.setdefault(arm, []).append(value - other)
+    return {arm: (float(np.mean(d)),
+                  float(np.std(d, ddof=1) / len(d) ** .5) if len(d) > 1 else float('nan'), len(d))
             for arm, d in gaps.items() if arm != baseline}
 
 # %% ../nbs/21_study.ipynb #00000018
@@ -451,8 +475,10 @@ def comparison_command(
 ):
     "A comparison as a script"
     budgets = budgets or {'cpu': Study()}
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--budget', choices=budgets, default=next(iter(budgets)), help='what the rest starts from')
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--budget', choices=budgets, default=next(iter(budgets)),
+                        help='what the rest starts from')
     help = docments(Study)
     for field in fields(Study):
         kind, many = (field.type, None) if field.type is not tuple else (type((field.default or ('',))[0]), '*')
@@ -467,13 +493,16 @@ def comparison_command(
     given = parser.parse_args(args)
     torch.set_num_threads(given.threads)
     changed = {f.name: getattr(given, f.name) for f in fields(Study) if getattr(given, f.name) is not None}
-    study = replace(budgets[given.budget], **{k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()})
+    study = replace(budgets[given.budget],
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()})
     chosen, crops = arms(study.size), [open_source(p) for p in given.data]
-    if unknown := set(given.arms or ()) - set(chosen): parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
+    if unknown := set(given.arms or ()) - set(chosen):
+        parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
     losses = given.out.with_name(f'{given.out.stem}_curves.csv') if curves else None
     tests = {Path(p).name: open_source(p) for p in given.test}
-    compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds, crops=crops, tests=tests,
-            keep=given.keep, curves=losses, say=lambda row: print(row, flush=True), **options)
+    compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds,
+            crops=crops, tests=tests, keep=given.keep, curves=losses,
+            say=lambda row: print(row, flush=True), **options)
 
 # %% ../nbs/21_study.ipynb #0000001a
 def show_comparison(
