@@ -27,8 +27,8 @@ from .data import DataError, WordDataset, word_loader
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
-    'exact: strings as they are; ned: 100*mean(1 - Levenshtein/longer length) on strings as they are, case counts; '
-    'strings are compared by code point; labels as given in the source; '
+    'exact: strings as they are; ned: 100*mean(1 - Levenshtein/longer length) on strings as '
+    'they are, case counts; strings are compared by code point; labels as given in the source; '
     'every picture counted once, one that cannot be opened is wrong; '
     'avg: mean over sets; w_avg: mean over words')
 CONVENTION = (
@@ -231,7 +231,7 @@ class _Part:
     labelled = True
     def __init__(self, source, indices):
         self.source, self.indices = source, indices
-        self.heights = torch.zeros(len(indices), dtype=torch.int32).share_memory_() # worker processes write here too
+        self.heights = torch.zeros(len(indices), dtype=torch.int32).share_memory_() # workers write here too
 
     def __len__(self): return len(self.indices)
     def label(self, k): return self.source.label(self.indices[k])
@@ -250,7 +250,8 @@ def _read(reader, dataset, batch_size, workers, device, bar, name):
     for images, indices in tqdm(batches, f'reading {name}', leave=False, disable=not bar):
         batch = list(reader(images if device is None else images.to(device)))
         if len(batch) != len(images):
-            raise ValueError(f"reader answered {len(batch)} readings for {len(images)} pictures; it must give one each")
+            raise ValueError(f"reader answered {len(batch)} readings for {len(images)} pictures; "
+                             "it must give one each")
         assert indices.tolist() == list(range(len(answers), len(answers) + len(batch))), 'out of order'
         answers += batch
     return answers
@@ -290,8 +291,10 @@ def _readings(set, words, labels, answers, broken, rules):
         row = dict(set=set, index=i, name=words.source.name(i), true=labels[i])
         if str(k) in broken: rows.append(ScoredReading(**row, pred='', confidence=0., right=False, broken=True,
                                                  reason=broken[str(k)]))
-        else: rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence), right=rules.right(pred, labels[i]),
-                                  height=int(words.heights[k])))
+        else:
+            rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence),
+                                      right=rules.right(pred, labels[i]),
+                                      height=int(words.heights[k])))
     return rows
 
 def score_readings(
@@ -333,11 +336,13 @@ def merge_readings(
         raise ValueError(f"parts hold readings of {unknown[0]!r}, which is not among sources")
     count = Counter((r.set, r.index) for r in readings)
     wanted = {(name, i) for name, source in sources.items() for i in range(len(source))}
-    for what, wrong in (('was read by no process', wanted - set(count)), ('is not in the set', set(count) - wanted),
+    for what, wrong in (('was read by no process', wanted - set(count)),
+                        ('is not in the set', set(count) - wanted),
                         ('was read more than once', {k for k, n in count.items() if n > 1})):
         if wrong:
             name, i = min(wrong)
-            raise ValueError(f"set {name!r}: picture {i} {what} ({len(wrong)} such); give every process its own part")
+            raise ValueError(f"set {name!r}: picture {i} {what} ({len(wrong)} such); give every "
+                             "process its own part")
     return score_readings(sorted(readings, key=lambda r: (place[r.set], r.index)), rules)
 
 def evaluate_distributed(
@@ -372,7 +377,8 @@ def show_scored(
     if not rows:
         raise ValueError("evaluation has no readings; it was loaded from scores alone")
     lines = -(-len(rows) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines), layout='constrained', squeeze=False)
+    fig, axes = plt.subplots(lines, columns, figsize=(1.9 * columns, .95 * lines), layout='constrained',
+                             squeeze=False)
     for ax in axes.flat:
         ax.axis('off')
     for ax, r in zip(axes.flat, rows, strict=False):
