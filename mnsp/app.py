@@ -43,7 +43,8 @@ def _gradio():
     "gradio, without its analytics"
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     try: import gradio
-    except ImportError as e: raise ImportError(f"{e}; the page needs more packages: pip install 'mnsp[app]'") from None
+    except ImportError as e:
+        raise ImportError(f"{e}; the page needs more packages: pip install 'mnsp[app]'") from None
     return gradio
 
 def page(
@@ -62,8 +63,8 @@ def page(
         gr.Markdown(f'# Read a word\nDrop a picture of one word or line.{note}')
         with gr.Row():
             with gr.Column():
-                upload = gr.Image(type='filepath', sources=['upload', 'clipboard'], label='Picture', elem_id='picture',
-                                  buttons=['fullscreen'], height=240)
+                upload = gr.Image(type='filepath', sources=['upload', 'clipboard'], label='Picture',
+                                  elem_id='picture', buttons=['fullscreen'], height=240)
                 # what is broken is found by our own reader, which says so
                 upload.preprocess = lambda payload: payload and payload.path
                 beams = gr.Slider(1, 16, 1, step=1, label='Beams (1: greedy)')
@@ -98,8 +99,9 @@ def web_app(
         return response
 
     theme = gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-    return gr.mount_gradio_app(app, page(reader), '/', max_file_size=int(max_megabytes * 2**20), footer_links=[],
-                               theme=theme, ssr_mode=False, enable_monitoring=False, show_error=True)
+    return gr.mount_gradio_app(app, page(reader), '/', max_file_size=int(max_megabytes * 2**20),
+                               footer_links=[], theme=theme, ssr_mode=False, enable_monitoring=False,
+                               show_error=True)
 
 def serve(
     reader: Recognizer,

@@ -40,7 +40,8 @@ def ladder(
     device: torch.device | str = 'cpu',
 ) -> dict: # name -> `Loop`; each has one switch more than the one before, the last is what `fit` does
     "The way from the first loop to the fast one"
-    names = dict(batched_views='batched views', half='bfloat16', attend='attention, dropout', fused='fused steps')
+    names = dict(batched_views='batched views', half='bfloat16', attend='attention, dropout',
+                 fused='fused steps')
     names |= dict(hold='memory kept') if torch.device(device).type == 'cpu' else dict(compiled='compiled')
     loops = {'first loop': Loop()}
     for field, name in names.items(): loops[name] = replace(list(loops.values())[-1], **{field: True})
@@ -49,10 +50,12 @@ def ladder(
 # %% ../nbs/11d_speed.ipynb #00000008
 def one_by_one() -> callable: # uint8 [B, 3, 32, 128] -> the same
     "What the medium guidance view does, as a torchvision pipeline for one picture at a time"
-    crop = v2.Lambda(lambda x: v2.functional.resized_crop(x, random.randint(0, 3), random.randint(0, 2), 29, 126, (32, 128)))
+    crop = v2.Lambda(lambda x: v2.functional.resized_crop(x, random.randint(0, 3), random.randint(0, 2),
+                                                          29, 126, (32, 128)))
     some = [v2.RandomRotation(15, v2.InterpolationMode.BILINEAR), crop, v2.RandomPerspective(.12, p=1.),
             v2.ElasticTransform(40., 5.), v2.GaussianBlur(7, (.5, 1.5)), v2.ColorJitter(contrast=(.5, 1.)),
-            v2.RandomAdjustSharpness(3., p=1.), v2.RandomSolarize(80, p=1.), v2.ColorJitter(saturation=(0., 1.))]
+            v2.RandomAdjustSharpness(3., p=1.), v2.RandomSolarize(80, p=1.),
+            v2.ColorJitter(saturation=(0., 1.))]
     finish = v2.Compose([v2.RandomApply([v2.ColorJitter(.4, .4, .2, .1)], .8), v2.RandomGrayscale(.2)])
     def view(x):
         for change in random.sample(some, random.randint(3, len(some))): x = change(x)
@@ -83,7 +86,8 @@ def build(
     model = Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
     if loop.compiled: compile_blocks(model)
     if loop.fused: return model, make_optimizer(model, 1e-4)
-    groups = [[p for n, p in model.named_parameters() if p.requires_grad and decays(n, p) == d] for d in (True, False)]
+    groups = [[p for n, p in model.named_parameters() if p.requires_grad and decays(n, p) == d]
+              for d in (True, False)]
     return model, torch.optim.AdamW([dict(params=g, weight_decay=.05 * (g is groups[0])) for g in groups], 1e-4,
                                     betas=(.9, .95), foreach=False)
 
