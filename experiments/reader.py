@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from PIL import Image, ImageDraw, ImageFont
+from timm.layers import resample_patch_embed
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -32,7 +33,7 @@ from mnsp import reading, training
 from mnsp.charset import english
 from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
-from mnsp.encoder import EncoderConfig
+from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import score
 from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment
@@ -46,7 +47,8 @@ from mnsp.training import History, fit, make_optimizer, write_atomically, write_
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
-    mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, an hour
+    mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, two hours
+    fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # half as fast
     medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
     small=dict(patch_size=(4, 8), dim=384, depth=12, heads=6)) # ViT-S
 alphabet = string.digits+string.ascii_lowercase
@@ -217,9 +219,21 @@ def starting_point(folder, cfg):
     recognizer = Recognizer(cfg)
     if folder is None: return recognizer
     model = load_model(folder)
-    if isinstance(model, Recognizer): recognizer.load_state_dict(model.state_dict())
-    else: recognizer.encoder.load_state_dict(finest_encoder(getattr(model, 'encoder', model)).state_dict())
+    whole = isinstance(model, Recognizer)
+    encoder = model.encoder if whole else finest_encoder(getattr(model, 'encoder', model))
+    weights = refitted(encoder, cfg.encoder)
+    if whole: weights = recognizer.state_dict() | model.state_dict() | {f'encoder.{k}': v for k, v in weights.items()}
+    (recognizer if whole else recognizer.encoder).load_state_dict(weights)
     return recognizer
+
+def refitted(encoder, cfg):
+    "Weights of an encoder for patches of another size: the projection resampled, positions in the unit it learnt them in"
+    weights, stride = encoder.state_dict(), 2**len(cfg.stem)
+    if encoder.cfg.patch_size == cfg.patch_size: return weights
+    kernel = [side//stride for side in cfg.patch_size]
+    weights['patch_embed.proj.weight'] = resample_patch_embed(weights['patch_embed.proj.weight'], kernel)
+    if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
+    return weights
 
 def finetune(run, name, size, steps, batch_size, lr, start_from, grow, start, real, average):
     "Learn to read"
