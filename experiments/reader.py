@@ -235,7 +235,7 @@ def refitted(encoder, cfg):
     if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
     return weights
 
-def finetune(run, name, size, steps, batch_size, lr, start_from, grow, start, real, average):
+def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average):
     "Learn to read"
     torch.manual_seed(0)
     model = Spelling(starting_point(start_from, recipe(size)).to(device))
@@ -243,7 +243,7 @@ def finetune(run, name, size, steps, batch_size, lr, start_from, grow, start, re
     options = kept(run/name, batch_size=batch_size, lr=lr, real=real)
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
-    fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=.6, clip=1.,
+    fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
         device=device, **options)
 
 # ------------------------------------------------------------------------------------------------- from fonts and crops
@@ -386,6 +386,7 @@ def main(args=None):
     parser.add_argument('--steps', type=int, default=4000, help='of the optimizer, in all')
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--lr', type=float, default=2e-3)
+    parser.add_argument('--hold', type=float, default=.6, help='share of the steps at the full learning rate')
     parser.add_argument('--grow', type=int, default=500, help='steps over which words grow to full length')
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
@@ -405,8 +406,8 @@ def main(args=None):
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
-        finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.start_from, a.grow,
-                                  a.start, a.real, a.average),
+        finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
+                                  a.grow, a.start, a.real, a.average),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()
