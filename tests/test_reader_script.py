@@ -83,6 +83,20 @@ def test_the_way_to_weights(run, monkeypatch):
     for k, v in packaged.items(): assert torch.allclose(v, learnt[k], atol=1e-3), k
     call('finetune', run, '--steps', 2, '--name', 'on', '--start-from', run/'weights', '--real', 0, *small)
 
+def test_narrower_patches(monkeypatch):
+    "A reader goes on with narrower patches: where a picture does not change along a patch, features are nearly the same"
+    torch.manual_seed(0)
+    monkeypatch.setitem(module.sizes, 'narrow', module.sizes['nano'] | dict(patch_size=(8, 4), stored_positions=True))
+    wide = module.Recognizer(module.recipe('nano')).eval()
+    narrow = module.Recognizer(module.recipe('narrow')).eval()
+    narrow.encoder.load_state_dict(module.refitted(wide.encoder, narrow.cfg.encoder))
+    stripes = torch.randint(0, 256, (2, 3, 32, 1)).expand(-1, -1, -1, 128)
+    with torch.no_grad(): one, two = wide.encoder(stripes), narrow.encoder(stripes)
+    one, two = one[:, 1:].unflatten(1, (4, 16)), two[:, 1:].unflatten(1, (4, 16, 2)).mean(3)
+    alike = torch.nn.functional.cosine_similarity
+    assert alike(one, two, dim=-1).min() > .99
+    assert alike(one[:, :, :6], two[:, :, 8:14], dim=-1).mean() < .97 # positions matter
+
 def test_packs(run):
     "What is packed comes back: the same words, nearly the same pictures"
     call('pack', run, '--out', run/'packs', '--megabytes', .05)
