@@ -2,15 +2,16 @@
 
     python experiments/ablation.py                                      # about an hour of one core per seed
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
-    python experiments/ablation.py --budget gpu --data CROPS... --test SET... --keep runs/ablation --out ablation_gpu.csv
+    python experiments/ablation.py --budget crops --data SET... --out experiments/ablation_crops.csv --arms MAE ...
+    python experiments/ablation.py --budget gpu --data SET... --test SET... --keep runs/ablation --out ablation_gpu.csv
 
 Every arm of a seed sees the same pictures for the same number of steps. Where features of a MAE are learnt, that MAE takes
 three quarters of the steps, and the method goes on from its weights. A row per arm and seed is appended to
 experiments/ablation.csv with its losses, the health of [cls], attention of every block, and what small readers make of
 frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
-the script can be stopped and called again.
-`gpu` is ViT-S/4 for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads the rows.
+the script can be stopped and called again. `crops` fine-tunes ten times as long, as photographs need; `gpu` is ViT-S/4
+for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads the rows.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,16 @@ from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
 wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
+cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, wear=wear)
 budgets = {
-    'cpu': Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, wear=wear),
+    'cpu': cpu,
+    'crops': replace(cpu, tune_steps=600),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
+photographed = ('no pre-training', 'MAE', 'LMIM, pixels', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels',
+                'align weight .1') # measured on real crops too
 on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels, unaligned', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels'
 
 
