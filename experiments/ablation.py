@@ -29,8 +29,7 @@ budgets = {
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
-photographed = ('no pre-training', 'MAE', 'LMIM, pixels', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels',
-                'align weight .1') # measured on real crops too
+photographed = 'no pre-training', 'MAE', 'LMIM, pixels', 'NSP only, pixels', 'MIM + NSP, pixels', 'align weight .1' # crops too
 on_pixels = 'MAE', 'LMIM, pixels', 'NSP only, pixels, unaligned', 'NSP only, pixels', 'MIM + NSP, pixels', 'MNSP, pixels'
 
 
