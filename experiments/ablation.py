@@ -72,7 +72,7 @@ def arms(size):
         'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
         'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
         'queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
-        'moving average, coarse targets their own': replace(base, teacher='ema', coarse_target='own'),
+        'moving average, own targets': replace(base, teacher='ema', coarse_target='own'),
     }
 
 
