@@ -48,7 +48,7 @@ from mnsp.training import History, fit, make_optimizer, write_atomically, write_
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
     mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, two hours
-    fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # half as fast
+    fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # two thirds as fast
     medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
     small=dict(patch_size=(4, 8), dim=384, depth=12, heads=6)) # ViT-S
 alphabet = string.digits+string.ascii_lowercase
