@@ -72,6 +72,14 @@ def arms(size):
         'coarse tokens as memory': changed(decoder=replace(base.decoder, coarse_as='memory')),
         'coarse tokens as queries': changed(decoder=replace(base.decoder, coarse_as='queries')),
         'queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
+        'coarse view in the encoder': changed(decoder=replace(base.decoder, coarse_as='encoder')),
+        'two decoders': changed(split_decoder=True),
+        'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
+        'nsp weight 0 to 2': changed(tasks=mnsp_tasks(3, (0., 2.))),
+        'align weight 1 to 0': changed(align=(1., 0.)),
+        'align weight .1, coarse mask .5': changed(align=.1, mask_ratio=(.5, .5, .8)),
+        'align weight .1, two scales': changed(align=.1, **scales(2)),
+        'align weight .1, two scales, coarse mask .5': changed(align=.1, mask_ratio=(.5, .8), **scales(2)),
         'moving average, own targets': replace(base, teacher='ema', coarse_target='own'),
     }
 

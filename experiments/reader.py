@@ -1,7 +1,7 @@
 """A small English reader, from fonts and crops to weights; called again, every step goes on where it stopped.
 
     reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
-    reader.py render   RUN --fonts RUN/fonts.txt --words 120000 words in these fonts, resized, in memory maps
+    reader.py render   RUN --fonts RUN/fonts.txt --words 450000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
     reader.py pretrain RUN --steps 2000                         MNSP on both, labels unused: RUN/pretrain/encoder
     reader.py finetune RUN --steps 6000 [--start-from FOLDER]   reading, from a pre-trained encoder, a reader or nothing
@@ -10,7 +10,8 @@
 
 A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when its command is given again; with more `--steps` it becomes
 longer: the learning rate is constant for most of the way and falls at the end. What one step draws depends on its number
-alone. The averaged reader lies in RUN/<name>/reader, losses and validation in log.csv and validation.csv beside it.
+alone. The averaged reader that was best on validation lies in RUN/<name>/reader, losses and validation in log.csv and
+validation.csv beside it.
 """
 import argparse
 import io
@@ -36,7 +37,7 @@ from mnsp.data import CacheSource, Source
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import score
 from mnsp.finetune import CharacterLoss, TeacherForcing
-from mnsp.guidance import FinetuneAugment
+from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
@@ -81,10 +82,11 @@ class Pool:
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
 class Data:
-    "Real crops and rendered words, mixed; real ones are changed more, since they are fewer, and inverted now and then"
+    "Real crops and rendered words, mixed; real ones are changed more, since they are few"
     def __init__(self, run, real=.35, max_len=24):
-        self.rough, self.mild = FinetuneAugment(.6, .6, .4, .5), FinetuneAugment(.5, .15, .3, .1)
-        pools = [(real, [run/'real'], self.roughly), (1-real, sorted(run.glob('street*[0-9]')), self.mild)]
+        self.rough, self.mild = FinetuneAugment(.8, .7, .4, .5), FinetuneAugment(.5, .15, .3, .1)
+        self.other_look = GuidanceView('medium')
+        pools = [(real, [run/'real'], self.roughly), (1-real, sorted(run.glob('street*[0-9]')), self.mildly)]
         self.pools = [(share, Pool(folders, max_len), change) for share, folders, change in pools if share]
 
     def batch(self, n, step, longest=99, seed=0, augment=True):
@@ -93,13 +95,29 @@ class Data:
         images, words, ends = [], [], np.round(n*np.cumsum([0., *(share for share, *_ in self.pools)])).astype(int)
         for (_, pool, change), k in zip(self.pools, np.diff(ends)):
             pictures, texts = pool.draw(k, longest, rng)
-            images.append(change(pictures, generator) if augment else pictures); words += texts
+            if augment: pictures, texts = change(pictures, texts, generator)
+            images.append(pictures); words += texts
         return torch.cat(images), words
 
-    def roughly(self, images, generator):
-        images = self.rough(images, generator)
-        inverted = torch.rand(len(images), 1, 1, 1, device=device, generator=generator) < .15
-        return torch.where(inverted, 255-images, images)
+    def mildly(self, images, words, generator): return self.mild(images, generator), words
+
+    def roughly(self, images, words, generator):
+        "Some in pairs, half of all as guidance views, some inverted"
+        images, words = joined(images, words)
+        def chance(p): return torch.rand(len(images), 1, 1, 1, device=device, generator=generator) < p
+        images = torch.where(chance(.5), self.other_look(images, generator), self.rough(images, generator))
+        return torch.where(chance(.15), 255-images, images), words
+
+def joined(images, words, share=.15, most=7):
+    "A share of pictures shows two short words side by side, squeezed: longer words, of which there are few"
+    short = [i for i, word in enumerate(words) if len(word) <= most][:int(share*len(words))]
+    pairs = list(zip(short, short[1:]+short[:1]))
+    if len(pairs) < 2: return images, words
+    half = images[short].float().unflatten(3, (-1, 2)).mean(4).to(images.dtype)
+    images, words = images.clone(), list(words)
+    images[short] = torch.cat([half, half.roll(-1, 0)], 3)
+    for i, text in [(i, words[i]+words[j]) for i, j in pairs]: words[i] = text
+    return images, words
 
 class Batches:
     "A loader for `fit`: mixed pictures and their characters; its position is the number of the step"
@@ -167,10 +185,10 @@ class Spelling(nn.Module):
         flat = self.reading(self.flat_classifier(features), ids.gather(1, place))
         return dict(loss=read+.5*ctc+self.flat_weight*flat, read=read, ctc=ctc, flat=flat)
 
-def recipe(size):
-    "The reader's configuration"
+def recipe(size, dropout=0.):
+    "The reader's configuration; `dropout` is the decoder's"
     encoder = EncoderConfig(**sizes[size])
-    return RecognizerConfig(encoder, dim=encoder.dim, depth=1, heads=encoder.heads, ffn_dim=4*encoder.dim, dropout=0.,
+    return RecognizerConfig(encoder, dim=encoder.dim, depth=1, heads=encoder.heads, ffn_dim=4*encoder.dim, dropout=dropout,
                             charset=alphabet)
 
 def validation(run, recognizer, batch_size=256):
@@ -192,7 +210,7 @@ class FlatStart(Callback):
     def before_batch(self): self.model.flat_weight = max(0., 1-self.budget.step()/max(1, self.steps))
 
 class Averaged(Callback):
-    "Average the weights while training; every so many steps validate and save the averaged reader"
+    "Average the weights while training; every so many steps validate the averaged reader, and save it if it is the best"
     order, run_valid = 76, False # before the checkpoint of the same step
     def __init__(self, run, folder, decay, every=250):
         self.run, self.folder, self.decay, self.every, self.rows, self.average = run, folder, decay, every, [], None
@@ -206,9 +224,9 @@ class Averaged(Callback):
     def after_fit(self):
         if not self.rows or self.rows[-1]['step'] < self.budget.step(): self.validate()
     def validate(self):
-        reader = self.average.module.eval()
-        save_model(reader, self.folder/'reader', dict(steps=self.budget.step()))
+        reader, best = self.average.module.eval(), max((row['all'] for row in self.rows), default=0)
         self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1), **validation(self.run, reader)))
+        if self.rows[-1]['all'] >= best: save_model(reader, self.folder/'reader', dict(steps=self.budget.step()))
         write_atomically(self.folder/'validation.csv', lambda p: write_rows(p, self.rows))
         print(self.rows[-1], flush=True)
     def state_dict(self): return dict(average=self.average.state_dict(), rows=self.rows)
@@ -235,12 +253,12 @@ def refitted(encoder, cfg):
     if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
     return weights
 
-def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average):
+def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout):
     "Learn to read"
     torch.manual_seed(0)
-    model = Spelling(starting_point(start_from, recipe(size)).to(device))
+    model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
     loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow)
-    options = kept(run/name, batch_size=batch_size, lr=lr, real=real)
+    options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout)
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
     fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
@@ -283,12 +301,13 @@ def choose_fonts(run, folder, least=.5, plain=.7, per_family=4):
     print(f'{len(set(kept))} fonts of {len(families)} families')
 
 def render(run, fonts, words, per_part, workers, seed=100):
-    "Caches street0, street1, … of rendered words"
+    "Caches street0, street1, … of rendered words, rare ones as often as frequent ones in every second"
     world = street_world(fonts=read_fonts(fonts) if fonts else 'system')
+    rarer = replace(world, dictionary=200_000, common=1.)
     for k in range(-(-words//per_part)):
         if not (run/f'street{k}').exists():
             n = min(per_part, words-k*per_part)
-            print(cache(SynthWords(world, n, seed=seed+k), run/f'street{k}', (32, 128), workers), flush=True)
+            print(cache(SynthWords(rarer if k % 2 else world, n, seed=seed+k), run/f'street{k}', (32, 128), workers), flush=True)
 
 class Crops(Source):
     "Crops of several folders; one side of the split by CRC-32 of their file names"
@@ -390,6 +409,7 @@ def main(args=None):
     parser.add_argument('--grow', type=int, default=500, help='steps over which words grow to full length')
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
+    parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')
     parser.add_argument('--start-from', type=Path, help='folder of a pre-trained encoder or of a reader')
@@ -407,7 +427,7 @@ def main(args=None):
         crops=lambda: crops(a.run, a.data, a.sets),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
-                                  a.grow, a.start, a.real, a.average),
+                                  a.grow, a.start, a.real, a.average, a.dropout),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()

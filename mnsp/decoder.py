@@ -76,11 +76,12 @@ class DecoderConfig:
     guided: bool = True # False: MAE's decoder, norm first, no guide
     order: str = 'sa-ca' # of the guided layers
     dropout: float = 0.
-    coarse_as: str = 'tokens' # beside the grid's; 'memory': with the guide's; 'queries': added to the grid's
+    coarse_as: str = 'tokens' # beside the grid's; 'memory': with the guide's; 'queries': added to the grid's;
+                              # 'encoder': none come here, the encoder has seen the coarse view itself
 
     def __post_init__(self):
-        if self.coarse_as not in ('tokens', 'memory', 'queries'):
-            raise ValueError(f"coarse_as must be 'tokens', 'memory' or 'queries', got {self.coarse_as!r}")
+        if self.coarse_as not in (known := ('tokens', 'memory', 'queries', 'encoder')):
+            raise ValueError(f"coarse_as must be one of {', '.join(known)}, got {self.coarse_as!r}")
         if self.coarse_as == 'memory' and not self.guided:
             raise ValueError("coarse_as='memory' needs a guided decoder")
 

@@ -8,6 +8,7 @@ __all__ = ['masks', 'sizes', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mns
            'teacher_config', 'feature_colours', 'show_reconstruction']
 
 # %% ../nbs/11_pretrain.ipynb #00000003
+import copy
 from ast import literal_eval
 from dataclasses import dataclass, fields, replace
 
@@ -21,7 +22,7 @@ from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
 from .masking import block_mask, random_mask, span_mask
-from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
+from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
 from .pyramid import pyramid
 from .teacher import make_teacher
 
@@ -42,7 +43,8 @@ class PretrainConfig:
     guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
-    align: float = 1. # weight of the alignment loss, which needs a guide
+    split_decoder: bool = False # next-scale prediction by a decoder of its own?
+    align: float | tuple = 1. # weight of the alignment loss, which needs a guide; a pair: from first step to last
     align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
@@ -51,6 +53,7 @@ class PretrainConfig:
             raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
         if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
             raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
+        if not isinstance(self.align, (int, float)): object.__setattr__(self, 'align', tuple(self.align))
         if not isinstance(self.mask_ratio, (int, float)):
             object.__setattr__(self, 'mask_ratio', tuple(self.mask_ratio))
             if len(self.mask_ratio) != (n := self.encoder.n_scales):
@@ -59,6 +62,9 @@ class PretrainConfig:
         for name, known in (('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in self.tasks):
+            raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
+                             "next-scale tasks")
         if (self.guide is None) == self.decoder.guided:
             raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
 
@@ -84,7 +90,9 @@ class Pretrainer(nn.Module):
         self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum,
                                     cfg.coarse_target == 'own')
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
+        self.nsp_decoder = copy.deepcopy(self.decoder) if cfg.split_decoder else None
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
+        self.register_buffer('progress', torch.zeros(()), persistent=False) # of the run; set while training
 
     def forward(self,
         images: torch.Tensor, # uint8 [B, 3, H, W]
@@ -104,12 +112,14 @@ class Pretrainer(nn.Module):
         asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
         for task, rows in zip(cfg.tasks, asked):
             told = guide if task.scale == finest or cfg.guide_at == 'all' else None
-            (pred, hidden), target = fill_in(self.decoder, task, views, told, rows), targets[task.scale][rows]
-            parts[task.name] = parts.get(task.name, 0) + task.weight * masked_loss(pred, target, hidden)
+            decoder = self.nsp_decoder if cfg.split_decoder and task.coarse else self.decoder
+            (pred, hidden), target = fill_in(decoder, task, views, told, rows), targets[task.scale][rows]
+            weight = scheduled(task.weight, self.progress)
+            parts[task.name] = parts.get(task.name, 0) + weight * masked_loss(pred, target, hidden)
             fills.append(dict(task=task, pred=pred, target=target, mask=hidden))
         if self.guidance:
             align = alignment_loss(views.cls(), guide[:, 0], cfg.align_stop_gradient, cfg.align_variance)
-            parts['align'] = cfg.align * align
+            parts['align'] = scheduled(cfg.align, self.progress) * align
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
         return dict(loss=sum(parts.values()), **parts, cls=views.cls()[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})

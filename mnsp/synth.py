@@ -40,6 +40,8 @@ class World:
     mixed_case: bool = True   # dictionary words also Capitalised and UPPER
     punctuation: float = .1   # share of words and numbers followed by a mark
     language: str = 'en'      # whose dictionary (wordfreq's code)
+    dictionary: int = 50_000  # so many of its most frequent words
+    common: float = 2.        # 1: all of them equally often; more: frequent words more often
     fonts: object = 'system'  # 'own': those of matplotlib; 'system': these and the machine's; or font files
     geometry: float = 1.      # 0: flat, 1: bent, turned, seen from the side
     noise: float = 1.         # 0: clean, 1: textured background, shadow, blur, noise, JPEG
@@ -72,6 +74,8 @@ def check_world(world):
         refuse(not 0 <= value <= top, f"{name}={value}; give a number from 0 to {top}")
     low, high = world.margin
     refuse(not -.2 <= low <= high <= .5, f"margin={world.margin}; needed: -0.2 <= least <= most <= 0.5")
+    refuse(world.dictionary < 1, f"dictionary={world.dictionary}; give how many words, 1 or more")
+    refuse(not world.common > 0, f"common={world.common}; give a number above 0, 1 for all words alike")
     refuse(len(world.size) != 2 or min(world.size) < 8,
            f"size={world.size}; give (height, width), each at least 8")
     refuse(isinstance(world.fonts, str) and world.fonts not in ('own', 'system'),
@@ -151,9 +155,9 @@ def cases(word, world):
 def vocabulary(world, split=None):
     "The dictionary words of a world, frequent ones first"
     letters = set(world.alphabet.lower())
-    words = (w for w in top_n_list(world.language, 50_000) if world.min_len <= len(w) <= world.max_len)
-    return [w for w in words if letters.issuperset(w) and not any(c.isdigit() for c in w)
-            and len(w.upper()) == len(w) and cases(w, world)
+    return [w for w in top_n_list(world.language, world.dictionary)
+            if world.min_len <= len(w) <= world.max_len and letters.issuperset(w)
+            and not any(c.isdigit() for c in w) and len(w.upper()) == len(w) and cases(w, world)
             and (split is None or held_out(w) == (split == 'valid'))]
 
 # %% ../nbs/01_synth.ipynb #00000017
@@ -180,7 +184,7 @@ class Words:
         w, u = self.world, rng.random()*(self.world.words + self.world.numbers + self.world.strings)
         n = int(rng.integers(w.min_len, w.max_len+1))
         if u < w.words:
-            forms = cases(self.vocabulary[int(len(self.vocabulary)*rng.random()**2)], w)
+            forms = cases(self.vocabulary[int(len(self.vocabulary)*rng.random()**w.common)], w)
             text = forms[rng.integers(len(forms))]
         else:
             chars = self.digits if u < w.words + w.numbers else w.alphabet

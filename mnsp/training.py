@@ -261,7 +261,8 @@ class Budget(Callback):
 
 # %% ../nbs/11a_training.ipynb #0000001c
 class TeacherUpdate(Callback):
-    "Let the teacher follow after every step"
+    "Let the teacher follow after every step, and the model's loss weights the run"
+    def before_batch(self): get_model(self.model).progress.fill_(self.pct_train)
     def after_step(self):
         model = get_model(self.model)
         model.teacher.update(model.encoder)
