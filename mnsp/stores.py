@@ -187,7 +187,7 @@ def sheet(self:Check,
     rows = sheet_rows(self, n, seed)
     high = max(1, len(rows))
     figure, axes = plt.subplots(high, n, figsize=(1.4*n, .6*high), squeeze=False)
-    figure.subplots_adjust(left=.03, right=.99, bottom=.01, top=1-.15/high, hspace=.5, wspace=.08)
+    figure.subplots_adjust(left=.03, right=.99, bottom=.03, top=1-.15/high, hspace=.5, wspace=.08)
     for ax in axes.flat:
         ax.axis('off')
     texts = {i: (readable_label(self.source, i) or '')[:20] for _, indices in rows for i in indices}
