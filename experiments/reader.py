@@ -374,7 +374,9 @@ def unpack(run, out, workers):
 
 def package(run, name, out, note):
     "The averaged weights in half precision, and ten words by which they can be known again"
-    recognizer = load_model(run/name/'reader', 'Recognizer')
+    trained = load_model(run/name/'reader', 'Recognizer')
+    recognizer = Recognizer(replace(trained.cfg, dropout=0.)).eval() # a matter of training
+    recognizer.load_state_dict(trained.state_dict())
     print(validation(run, recognizer.to(device)))
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
