@@ -12,7 +12,8 @@ experiments/ablation.csv with its losses, the health of [cls], attention of ever
 frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `long` pre-trains four times as long, on four times the words; `crops`
-fine-tunes ten times as long, as photographs need; `gpu` is ViT-S/4 for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads the rows.
+fine-tunes ten times as long, as photographs need; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
+nbs/experiments/mnsp_study.ipynb reads the rows.
 """
 from dataclasses import replace
 from pathlib import Path

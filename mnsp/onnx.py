@@ -8,7 +8,7 @@ __all__ = ['GreedyReader', 'export_onnx', 'OnnxReader']
 # %% ../nbs/17b_onnx.ipynb #00000003
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -87,13 +87,13 @@ def export_onnx(
 ) -> Path:
     "The reader as an ONNX file: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L]"
     _extra('onnxscript')
-    device = next(recognizer.parameters()).device
+    quiet = Recognizer(replace(recognizer.cfg, dropout=0.)) # in a loop the exporter takes a rate for an input
+    quiet.load_state_dict(recognizer.state_dict())
     example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(recognizer.cpu().float()).eval(), (example,), dynamo=True,
+        program = torch.onnx.export(GreedyReader(quiet).eval(), (example,), dynamo=True,
                                     verbose=False, dynamic_shapes=({0: torch.export.Dim('batch')},),
                                     input_names=['images'], output_names=['ids', 'probabilities'])
-    recognizer.to(device)
     program.model.metadata_props['mnsp'] = json.dumps(asdict(recognizer.cfg))
     write_atomically(Path(path), program.save)
     return Path(path)
