@@ -111,13 +111,12 @@ class Data:
 def joined(images, words, share=.15, most=7):
     "A share of pictures shows two short words side by side, squeezed: longer words, of which there are few"
     short = [i for i, word in enumerate(words) if len(word) <= most][:int(share*len(words))]
-    pairs = list(zip(short, short[1:]+short[:1]))
-    if len(pairs) < 2: return images, words
+    if len(short) < 2: return images, words
     half = images[short].float().unflatten(3, (-1, 2)).mean(4).to(images.dtype)
-    images, words = images.clone(), list(words)
+    images = images.clone()
     images[short] = torch.cat([half, half.roll(-1, 0)], 3)
-    for i, text in [(i, words[i]+words[j]) for i, j in pairs]: words[i] = text
-    return images, words
+    longer = {i: words[i]+words[j] for i, j in zip(short, short[1:]+short[:1])}
+    return images, [longer.get(i, word) for i, word in enumerate(words)]
 
 class Batches:
     "A loader for `fit`: mixed pictures and their characters; its position is the number of the step"
@@ -253,12 +252,12 @@ def refitted(encoder, cfg):
     if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
     return weights
 
-def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout):
+def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout, seed):
     "Learn to read"
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
-    loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow)
-    options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout)
+    loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow, seed=seed)
+    options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed)
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
     fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
@@ -374,9 +373,7 @@ def unpack(run, out, workers):
 
 def package(run, name, out, note):
     "The averaged weights in half precision, and ten words by which they can be known again"
-    trained = load_model(run/name/'reader', 'Recognizer')
-    recognizer = Recognizer(replace(trained.cfg, dropout=0.)).eval() # a matter of training
-    recognizer.load_state_dict(trained.state_dict())
+    recognizer = load_model(run/name/'reader', 'Recognizer')
     print(validation(run, recognizer.to(device)))
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
@@ -413,6 +410,7 @@ def main(args=None):
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
+    parser.add_argument('--seed', type=int, default=0, help='of what each step draws; another for another turn')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')
     parser.add_argument('--start-from', type=Path, help='folder of a pre-trained encoder or of a reader')
     parser.add_argument('--out', type=Path, help='folder of the weights or of the packs')
@@ -429,7 +427,7 @@ def main(args=None):
         crops=lambda: crops(a.run, a.data, a.sets),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
-                                  a.grow, a.start, a.real, a.average, a.dropout),
+                                  a.grow, a.start, a.real, a.average, a.dropout, a.seed),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()

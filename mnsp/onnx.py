@@ -27,7 +27,10 @@ class GreedyReader(nn.Module):
     "`Recognizer.generate` as one graph: pictures in, ids and probabilities out"
     def __init__(self, recognizer: Recognizer):
         super().__init__()
-        self.recognizer = recognizer.eval()
+        # without dropout, since the loop takes its rate for one more input
+        self.recognizer = Recognizer(replace(recognizer.cfg, dropout=0.)).to(recognizer.char_emb.weight)
+        self.recognizer.load_state_dict(recognizer.state_dict())
+        self.eval()
 
     def one_more(self, t, written, cache, pictures):
         "Logits of the character at place `t`, and the cache with its keys and values"
@@ -87,12 +90,10 @@ def export_onnx(
 ) -> Path:
     "The reader as an ONNX file: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L]"
     _extra('onnxscript')
-    quiet = Recognizer(replace(recognizer.cfg, dropout=0.)) # in a loop the exporter takes a rate for an input
-    quiet.load_state_dict(recognizer.state_dict())
     example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(quiet).eval(), (example,), dynamo=True,
-                                    verbose=False, dynamic_shapes=({0: torch.export.Dim('batch')},),
+        program = torch.onnx.export(GreedyReader(recognizer).cpu(), (example,), dynamo=True, verbose=False,
+                                    dynamic_shapes=({0: torch.export.Dim('batch')},),
                                     input_names=['images'], output_names=['ids', 'probabilities'])
     program.model.metadata_props['mnsp'] = json.dumps(asdict(recognizer.cfg))
     write_atomically(Path(path), program.save)

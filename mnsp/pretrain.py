@@ -22,7 +22,7 @@ from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
 from .masking import block_mask, random_mask, span_mask
-from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
+from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
 from .pyramid import pyramid
 from .teacher import make_teacher
 
@@ -49,24 +49,8 @@ class PretrainConfig:
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
     def __post_init__(self):
-        if self.mask not in masks:
-            raise ValueError(f"mask must be one of {', '.join(masks)}, got {self.mask!r}")
-        if beyond := [t.scale for t in self.tasks if t.scale >= self.encoder.n_scales]:
-            raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {self.encoder.n_scales}")
-        if not isinstance(self.align, (int, float)): object.__setattr__(self, 'align', tuple(self.align))
-        if not isinstance(self.mask_ratio, (int, float)):
-            object.__setattr__(self, 'mask_ratio', tuple(self.mask_ratio))
-            if len(self.mask_ratio) != (n := self.encoder.n_scales):
-                raise ValueError(f"mask_ratio {self.mask_ratio} must have one number, or one "
-                                 f"for each of {n} scales")
-        for name, known in (('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in self.tasks):
-            raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
-                             "next-scale tasks")
-        if (self.guide is None) == self.decoder.guided:
-            raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
+        for name in ('align', 'mask_ratio'): object.__setattr__(self, name, hashable(getattr(self, name)))
+        _check(self)
 
     @classmethod
     def from_dict(cls, d: dict) -> 'PretrainConfig':
@@ -74,6 +58,23 @@ class PretrainConfig:
         teacher = d.get('teacher_encoder') and EncoderConfig(**d['teacher_encoder'])
         return cls(**{**d, 'encoder': EncoderConfig(**d['encoder']), 'decoder': DecoderConfig(**d['decoder']),
                       'tasks': tuple(FillTask(**t) for t in d['tasks']), 'teacher_encoder': teacher})
+
+# %% ../nbs/11_pretrain.ipynb #c0f1a2b4
+def _check(cfg):
+    "ValueError for settings that are unknown or do not go together"
+    for name, known in (('mask', masks), ('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
+        if getattr(cfg, name) not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(cfg, name)!r}")
+    n = cfg.encoder.n_scales
+    if beyond := [t.scale for t in cfg.tasks if t.scale >= n]:
+        raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {n}")
+    if isinstance(cfg.mask_ratio, tuple) and len(cfg.mask_ratio) != n:
+        raise ValueError(f"mask_ratio {cfg.mask_ratio} must have one number, or one for each of {n} scales")
+    if cfg.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in cfg.tasks):
+        raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
+                         "next-scale tasks")
+    if (cfg.guide is None) == cfg.decoder.guided:
+        raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
 
 # %% ../nbs/11_pretrain.ipynb #00000008
 class Pretrainer(nn.Module):

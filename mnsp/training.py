@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Recipe', 'lmim_recipe', 'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'hold_memory', 'compile_blocks',
            'NonBlockingLearner', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep',
-           'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate', 'write_atomically', 'write_rows', 'read_log',
-           'History', 'TensorBoard', 'Progress', 'Interrupt', 'default_device', 'accumulated', 'fit', 'pretrain',
-           'following', 'show_losses', 'show_runs']
+           'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate', 'RunShare', 'write_atomically', 'write_rows',
+           'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'default_device', 'accumulated', 'fit',
+           'pretrain', 'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
@@ -261,11 +261,14 @@ class Budget(Callback):
 
 # %% ../nbs/11a_training.ipynb #0000001c
 class TeacherUpdate(Callback):
-    "Let the teacher follow after every step, and the model's loss weights the run"
-    def before_batch(self): get_model(self.model).progress.fill_(self.pct_train)
+    "Let the teacher follow after every step"
     def after_step(self):
         model = get_model(self.model)
         model.teacher.update(model.encoder)
+
+class RunShare(Callback):
+    "Tell the model how much of the run is over, since weights of its losses may depend on it"
+    def before_batch(self): get_model(self.model).progress.fill_(self.pct_train)
 
 # %% ../nbs/11a_training.ipynb #0000001e
 def write_atomically(
@@ -512,7 +515,7 @@ def pretrain(
     device = torch.device(kwargs.get('device') or default_device())
     model.generator = torch.Generator(device).manual_seed(seed + rank())
     opt = make_optimizer(model.to(device), lr, optimizer, recipe.weight_decay, recipe.betas)
-    cbs = [TeacherUpdate(), *kwargs.pop('cbs', ())]
+    cbs = [TeacherUpdate(), RunShare(), *kwargs.pop('cbs', ())]
     loss = lambda out, *_: out['loss'].clone()                      # accumulation scales it in place
     return fit(model, loader, loss, opt, cbs=cbs, **following(recipe, lr, kwargs))
 
