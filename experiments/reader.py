@@ -34,8 +34,9 @@ from mnsp import reading, training
 from mnsp.charset import english
 from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
+from mnsp.diagnosis import by_length, groups_table
 from mnsp.encoder import EncoderConfig, position_table
-from mnsp.evaluate import score
+from mnsp.evaluate import read_words, score
 from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
@@ -375,9 +376,17 @@ def package(run, name, out, note):
     "The averaged weights in half precision, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
     print(validation(run, recognizer.to(device)))
+    print(strengths(run, recognizer))
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')
+
+def strengths(run, recognizer):
+    "Validation words read right by their length, and what confidence is worth"
+    readings = read_words(recognizer.read_batch, {f.name: CacheSource(f) for f in run.glob('valid_*')}, bar=False)
+    sure = [r.right for r in readings if r.confidence >= .9]
+    return (groups_table(by_length(readings, (0, 4, 7, 10, 13)), 'characters') +
+            f'\nconfidence from .9: {len(sure)/len(readings):.1%} of words, {sum(sure)/max(1, len(sure)):.1%} of them right')
 
 def fingerprint(reader, seed=0):
     "Ten rendered words that are read right and without doubt, so that rounding on another machine changes nothing"
