@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.study import comparison_command
+from mnsp.study import Study, comparison_command
 
 
 def arms(size):
@@ -21,4 +21,6 @@ def arms(size):
             'NSP only': replace(full, tasks=nsp_tasks(3)), 'MNSP': full}
 
 
-if __name__ == '__main__': comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), every_block=True)
+if __name__ == '__main__': # the probe as it was when the rows were measured
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)),
+                       every_block=True)

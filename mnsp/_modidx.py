@@ -823,6 +823,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.Arm.teacher_steps': ('study.html#arm.teacher_steps', 'mnsp/study.py'),
                             'mnsp.study.ColumnReader': ('study.html#columnreader', 'mnsp/study.py'),
                             'mnsp.study.ColumnReader.__init__': ('study.html#columnreader.__init__', 'mnsp/study.py'),
+                            'mnsp.study.ColumnReader.flat_loss': ('study.html#columnreader.flat_loss', 'mnsp/study.py'),
                             'mnsp.study.ColumnReader.forward': ('study.html#columnreader.forward', 'mnsp/study.py'),
                             'mnsp.study.ColumnReader.loss': ('study.html#columnreader.loss', 'mnsp/study.py'),
                             'mnsp.study.ColumnReader.spell': ('study.html#columnreader.spell', 'mnsp/study.py'),

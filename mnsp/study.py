@@ -59,6 +59,7 @@ class Study:
     steps: int = 400 # of pre-training
     hidden: int = 0 # width of the probe's hidden layer; 0: a linear probe
     probe_steps: int = 200 # of the probe on frozen features
+    flat_start: float = .3 # share of these over which the probe's flat start fades; 0: CTC alone
     tune_steps: int = 300 # of encoder and probe together
     batch_size: int = 64
     lr: float = 2e-3
@@ -155,6 +156,13 @@ class ColumnReader(nn.Module):
         return F.ctc_loss(logits.float().log_softmax(2).transpose(0, 1), ids + 1, steps, lengths,
                           zero_infinity=True)
 
+    def flat_loss(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor: # scalar
+        "As if all letters of a word were equally wide: each column names the letter at its place"
+        lengths, n = (ids < self.charset.eos).sum(1, keepdim=True), logits.shape[1]
+        place = ((torch.arange(n, device=ids.device) + .5) / n * lengths).long()
+        at_place = (ids.gather(1, place) + 1).masked_fill(lengths == 0, -100)     # what `cross_entropy` leaves out
+        return F.cross_entropy(logits.float().flatten(0, 1), at_place.flatten())
+
     def texts(self, logits: torch.Tensor) -> list: # each column's best class, repeats once, without 'nothing'
         rows = [row.unique_consecutive().tolist() for row in logits.argmax(2).cpu()]
         return [''.join(self.charset.chars[i - 1] for i in row if i) for row in rows]
@@ -166,6 +174,7 @@ def frozen_probe(
     steps: int = 200,
     seed: int = 0,
     hidden: int = 0, # of the head
+    flat_start: float = .3, # share of the steps over which the flat start fades; 0: CTC alone
 ) -> ColumnReader: # in evaluation mode
     "A head that learns to spell from features that do not move"
     torch.manual_seed(seed)
@@ -177,7 +186,9 @@ def frozen_probe(
     for step in range(steps):
         batch = torch.randint(len(known), (min(128, len(known)),), device=device)
         for group in optimizer.param_groups: group['lr'] = lr * min(1, step / 20) * (1 - step / steps)
-        loss = reader.loss(reader.spell(known[batch]), ids[batch])
+        logits, left = reader.spell(known[batch]), 1 - step / max(1e-9, flat_start * steps)
+        loss = reader.loss(logits, ids[batch])
+        if left > 0: loss = loss + left * reader.flat_loss(logits, ids[batch])
         optimizer.zero_grad(); loss.backward(); optimizer.step()
     return reader.eval()
 
@@ -326,7 +337,7 @@ def probe(
     row = {}
     for share in study.shares:
         words, few = some_of(data.labelled, share, seed), '' if share == 1 else f'_{100 * share:g}'
-        reader = frozen_probe(encoder, words, study.probe_steps, seed, study.hidden)
+        reader = frozen_probe(encoder, words, study.probe_steps, seed, study.hidden, study.flat_start)
         for kind in ('frozen', 'tuned'):
             if kind == 'tuned': tuned_probe(reader, words, study, seed)
             for name, held in data.held_out.items():
