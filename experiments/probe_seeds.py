@@ -1,0 +1,55 @@
+"""How much of what a probe reads is chance? The same frozen encoders, several seeds of the head, with a flat start and without.
+
+    python experiments/probe_seeds.py        # six minutes of one core
+
+Writes experiments/probe_seeds.csv: for each of the five encoders of seed 0 that the study keeps
+(ablation_encoders.safetensors), each seed of the head and each flat start, edit similarity and WAICS of the held-out words.
+"""
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from ablation import arms, budgets
+from safetensors.torch import load_file
+
+from mnsp.encoder import Encoder
+from mnsp.study import StudyData, frozen_probe, grade, this_commit
+from mnsp.training import write_rows
+
+here = Path(__file__).parent
+
+
+def kept_encoders():
+    "Name -> encoder of seed 0"
+    state = load_file(here / 'ablation_encoders.safetensors')
+    for name in dict.fromkeys(k.split('/')[0] for k in state):
+        arm = arms('nano')[name]
+        encoder = Encoder(getattr(arm, 'cfg', arm).encoder).eval()
+        encoder.load_state_dict({k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')})
+        yield name, encoder
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--probe-steps', type=int, default=budgets['cpu'].probe_steps)
+    parser.add_argument('--out', type=Path, default=here / 'probe_seeds.csv')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    study, rows = replace(budgets['cpu'], words=64), [] # nothing is pre-trained
+    data = StudyData(study)
+    for name, encoder in kept_encoders():
+        for flat_start in (0., study.flat_start):
+            for seed in range(args.seeds):
+                reader = frozen_probe(encoder, data.labelled, args.probe_steps, seed, study.hidden, flat_start)
+                read = grade(reader, data.held_out[''])
+                rows.append(dict(encoder=name, flat_start=flat_start, probe_steps=args.probe_steps, seed=seed,
+                                 ned=round(read['ned'], 2), waics=round(read['waics'], 2), loss=round(read['loss'], 4),
+                                 commit=this_commit(), device='cpu'))
+                print(rows[-1], flush=True)
+                write_rows(args.out, rows)
+
+
+if __name__ == '__main__': main()
