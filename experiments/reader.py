@@ -372,14 +372,20 @@ def unpack(run, out, workers):
 
 # ------------------------------------------------------------------------------------------------------------- packaging
 
-def package(run, name, out, note):
+def package(run, name, out, note, other):
     "The averaged weights in half precision, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
+    if other: halfway(recognizer, load_model(other, 'Recognizer'))
     print(validation(run, recognizer.to(device)))
     print(strengths(run, recognizer))
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')
+
+def halfway(recognizer, other):
+    "Bring weights to the mean with those of another turn: two readings of the same lesson (model soups, Wortsman et al. 2022)"
+    with torch.no_grad():
+        for own, its in zip(recognizer.parameters(), other.parameters(), strict=True): own.lerp_(its, .5)
 
 def strengths(run, recognizer):
     "Validation words read right by their length, and what confidence is worth"
@@ -424,6 +430,7 @@ def main(args=None):
     parser.add_argument('--start-from', type=Path, help='folder of a pre-trained encoder or of a reader')
     parser.add_argument('--out', type=Path, help='folder of the weights or of the packs')
     parser.add_argument('--note', default='', help='what users should know, kept with the weights')
+    parser.add_argument('--mean-with', type=Path, help='folder of an earlier turn\'s reader, whose weights are averaged with')
     parser.add_argument('--megabytes', type=float, default=60, help='of a pack')
     parser.add_argument('--quality', type=int, default=88, help='of its JPEG')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
@@ -437,7 +444,7 @@ def main(args=None):
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
                                   a.grow, a.start, a.real, a.average, a.dropout, a.seed),
-        package=lambda: package(a.run, a.name or 'finetune', a.out, a.note),
+        package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()
 
