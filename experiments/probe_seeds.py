@@ -1,4 +1,4 @@
-"""How much of what a probe reads is chance? The same frozen encoders, several seeds of the head, with a flat start and without.
+"""How much of what a probe reads is its head's doing? The same frozen encoders, several seeds of the head, a flat start or none.
 
     python experiments/probe_seeds.py        # six minutes of one core
 
@@ -21,12 +21,13 @@ here = Path(__file__).parent
 
 
 def kept_encoders():
-    "Name -> encoder of seed 0"
+    "Name and encoder of each arm that is kept, seed 0"
     state = load_file(here / 'ablation_encoders.safetensors')
-    for name in dict.fromkeys(k.split('/')[0] for k in state):
-        arm = arms('nano')[name]
+    for name, arm in arms('nano').items():
+        own = {k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')}
+        if not own: continue
         encoder = Encoder(getattr(arm, 'cfg', arm).encoder).eval()
-        encoder.load_state_dict({k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')})
+        encoder.load_state_dict(own)
         yield name, encoder
 
 
@@ -39,15 +40,14 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     study, rows = replace(budgets['cpu'], words=64), [] # nothing is pre-trained
-    data = StudyData(study)
+    data, facts = StudyData(study), dict(commit=this_commit(), device='cpu')
     for name, encoder in kept_encoders():
         for flat_start in (0., study.flat_start):
             for seed in range(args.seeds):
                 reader = frozen_probe(encoder, data.labelled, args.probe_steps, seed, study.hidden, flat_start)
                 read = grade(reader, data.held_out[''])
                 rows.append(dict(encoder=name, flat_start=flat_start, probe_steps=args.probe_steps, seed=seed,
-                                 ned=round(read['ned'], 2), waics=round(read['waics'], 2), loss=round(read['loss'], 4),
-                                 commit=this_commit(), device='cpu'))
+                                 ned=round(read['ned'], 2), waics=round(read['waics'], 2), loss=round(read['loss'], 4), **facts))
                 print(rows[-1], flush=True)
                 write_rows(args.out, rows)
 

@@ -43,7 +43,7 @@ from mnsp.hub import load_model, read_config, save_model
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
-from mnsp.study import columns
+from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
 from mnsp.training import History, fit, make_optimizer, write_atomically, write_rows
 
@@ -181,8 +181,7 @@ class Spelling(nn.Module):
         spelt, n = self.column_classifier(features).float().log_softmax(2), features.shape[1]
         lengths = (ids < self.recognizer.charset.eos).sum(1)
         ctc = nn.functional.ctc_loss(spelt.transpose(0, 1), ids+1, torch.full_like(lengths, n), lengths, zero_infinity=True)
-        place = ((torch.arange(n, device=ids.device)+.5)/n*lengths[:, None]).long()
-        flat = self.reading(self.flat_classifier(features), ids.gather(1, place))
+        flat = self.reading(self.flat_classifier(features), spread_evenly(ids, lengths, n))
         return dict(loss=read+.5*ctc+self.flat_weight*flat, read=read, ctc=ctc, flat=flat)
 
 def recipe(size, dropout=0.):

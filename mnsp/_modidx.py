@@ -851,6 +851,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.read_rows': ('study.html#read_rows', 'mnsp/study.py'),
                             'mnsp.study.show_comparison': ('study.html#show_comparison', 'mnsp/study.py'),
                             'mnsp.study.some_of': ('study.html#some_of', 'mnsp/study.py'),
+                            'mnsp.study.spread_evenly': ('study.html#spread_evenly', 'mnsp/study.py'),
                             'mnsp.study.spread_over_seeds': ('study.html#spread_over_seeds', 'mnsp/study.py'),
                             'mnsp.study.start_from': ('study.html#start_from', 'mnsp/study.py'),
                             'mnsp.study.study_world': ('study.html#study_world', 'mnsp/study.py'),

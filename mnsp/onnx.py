@@ -27,8 +27,8 @@ class GreedyReader(nn.Module):
     "`Recognizer.generate` as one graph: pictures in, ids and probabilities out"
     def __init__(self, recognizer: Recognizer):
         super().__init__()
-        # without dropout, since the loop takes its rate for one more input
-        self.recognizer = Recognizer(replace(recognizer.cfg, dropout=0.)).to(recognizer.char_emb.weight)
+        # float32, and without dropout, since the loop takes its rate for one more input
+        self.recognizer = Recognizer(replace(recognizer.cfg, dropout=0.)).to(recognizer.char_emb.weight.device)
         self.recognizer.load_state_dict(recognizer.state_dict())
         self.eval()
 
