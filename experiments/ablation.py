@@ -46,7 +46,7 @@ def arms(size):
     def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
     def changed(**kwargs): return replace(pixels, **kwargs)
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
-    blind = dict(guide=None, decoder=replace(base.decoder, guided=False))
+    blind = dict(guide=None, decoder=replace(base.decoder, guided=False)) # one block, where MAE's decoder has two
     return {
         'no pre-training': None,
         'MAE': mae(size),
@@ -58,12 +58,15 @@ def arms(size):
         'MNSP, not continued': learnt(base, continued=False),
         'MNSP, moving average': replace(base, teacher='ema'),
         'LMIM, pixels': replace(lmim(size), teacher='pixels'),
+        'LMIM, unaligned': replace(lmim(size), teacher='pixels', align=0.),
+        'LMIM, unguided': replace(lmim(size), teacher='pixels', **blind),
         'NSP only, pixels': changed(tasks=nsp_tasks(3)),
         'NSP only, pixels, unaligned': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP, pixels': changed(align=0.),
         'MNSP, pixels': pixels,
         'unguided': changed(**blind),
         'guided at the finest': changed(guide_at='finest'),
+        'strong guide': changed(guide='strong'),
         'align weight .1': changed(align=.1),
         'align variance .1': changed(align_variance=.1),
         'align variance 1': changed(align_variance=1.),
@@ -80,6 +83,7 @@ def arms(size):
         'queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
         'coarse view in the encoder': changed(decoder=replace(base.decoder, coarse_as='encoder')),
         'two decoders': changed(split_decoder=True),
+        'decoder of two blocks': changed(decoder=replace(base.decoder, depth=2)),
         'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
         'nsp weight 0 to 2': changed(tasks=mnsp_tasks(3, (0., 2.))),
         'align weight 1 to 0': changed(align=(1., 0.)),
