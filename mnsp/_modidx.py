@@ -475,6 +475,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.pretrain.Pretrainer': ('pretrain.html#pretrainer', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.Pretrainer.__init__': ('pretrain.html#pretrainer.__init__', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.Pretrainer.draw_mask': ('pretrain.html#pretrainer.draw_mask', 'mnsp/pretrain.py'),
+                               'mnsp.pretrain.Pretrainer.fill_all': ('pretrain.html#pretrainer.fill_all', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.Pretrainer.forward': ('pretrain.html#pretrainer.forward', 'mnsp/pretrain.py'),
                                'mnsp.pretrain._as_value': ('pretrain.html#_as_value', 'mnsp/pretrain.py'),
                                'mnsp.pretrain._check': ('pretrain.html#_check', 'mnsp/pretrain.py'),

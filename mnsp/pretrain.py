@@ -101,23 +101,16 @@ class Pretrainer(nn.Module):
         mask: torch.Tensor | None = None, # bool [B, N] on the finest grid, True = hidden; drawn when not given
     ) -> dict: # loss, its parts, and pred, target, mask of the finest scale's first task, cls, fills
         "One training step's forward pass; in evaluation mode every picture is asked every task"
-        cfg, finest = self.cfg, self.cfg.encoder.n_scales - 1
+        cfg = self.cfg
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
         views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale))
-        if mask is not None: views.masks[finest] = mask.bool()
+        if mask is not None: views.masks[len(scales) - 1] = mask.bool()
         if self.guidance:
             guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
-        looked, targets, parts, fills = self.teacher.look(images), {}, {}, []
-        for k in {task.scale for task in cfg.tasks}:
-            targets[k] = self.teacher(looked, scales[k], cfg.encoder.grid(k))
-        asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
-        for task, rows in zip(cfg.tasks, asked):
-            told = guide if task.scale == finest or cfg.guide_at == 'all' else None
-            decoder = self.nsp_decoder if cfg.split_decoder and task.coarse else self.decoder
-            (pred, hidden), target = fill_in(decoder, task, views, told, rows), targets[task.scale][rows]
-            weight = scheduled(task.weight, self.progress)
-            parts[task.name] = parts.get(task.name, 0) + weight * masked_loss(pred, target, hidden)
-            fills.append(dict(task=task, pred=pred, target=target, mask=hidden))
+        fills, parts = self.fill_all(images, views, guide), {}
+        for f in fills:
+            loss = scheduled(f['task'].weight, self.progress) * masked_loss(f['pred'], f['target'], f['mask'])
+            parts[f['task'].name] = parts.get(f['task'].name, 0) + loss
         if self.guidance:
             align = alignment_loss(views.cls(), guide[:, 0], cfg.align_stop_gradient, cfg.align_variance)
             parts['align'] = scheduled(cfg.align, self.progress) * align
@@ -132,6 +125,25 @@ def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor
     cfg = self.cfg
     ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
     return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
+
+@patch
+def fill_all(self:Pretrainer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]
+    views: Views, # of them
+    guide: torch.Tensor | None = None, # [B, 1 + N, D] tokens of the guidance view
+) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
+    "Ask every task of its share of the pictures"
+    cfg, looked = self.cfg, self.teacher.look(images)
+    targets = {k: self.teacher(looked, views.scales[k], cfg.encoder.grid(k))
+               for k in {task.scale for task in cfg.tasks}}
+    asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
+    fills = []
+    for task, rows in zip(cfg.tasks, asked):
+        told = guide if task.scale == cfg.encoder.n_scales - 1 or cfg.guide_at == 'all' else None
+        decoder = self.nsp_decoder if cfg.split_decoder and task.coarse else self.decoder
+        pred, hidden = fill_in(decoder, task, views, told, rows)
+        fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
+    return fills
 
 # %% ../nbs/11_pretrain.ipynb #0000000a
 sizes = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2), # of encoders
