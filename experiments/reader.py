@@ -36,7 +36,7 @@ from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
 from mnsp.diagnosis import by_length, groups_table
 from mnsp.encoder import EncoderConfig, position_table
-from mnsp.evaluate import read_words, score
+from mnsp.evaluate import read_words, score, score_readings
 from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
@@ -375,8 +375,9 @@ def package(run, name, out, note, other):
     "The averaged weights in half precision, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
     if other: halfway(recognizer, load_model(other, 'Recognizer'))
-    print(validation(run, recognizer.to(device)))
-    print(strengths(run, recognizer))
+    words = {f.name: CacheSource(f) for f in sorted(run.glob('valid_*'))}
+    readings = read_words(recognizer.to(device).read_batch, words, bar=False)
+    print(score_readings(readings).table(), strengths(readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')
@@ -386,9 +387,8 @@ def halfway(recognizer, other):
     with torch.no_grad():
         for own, its in zip(recognizer.parameters(), other.parameters(), strict=True): own.lerp_(its, .5)
 
-def strengths(run, recognizer):
-    "Validation words read right by their length, and what confidence is worth"
-    readings = read_words(recognizer.read_batch, {f.name: CacheSource(f) for f in run.glob('valid_*')}, bar=False)
+def strengths(readings):
+    "Words read right by their length, and what confidence is worth"
     sure = [r.right for r in readings if r.confidence >= .9]
     return (groups_table(by_length(readings, (0, 4, 7, 10, 13)), 'characters') +
             f'\nconfidence from .9: {len(sure)/len(readings):.1%} of words, {sum(sure)/max(1, len(sure)):.1%} of them right')
