@@ -12,10 +12,10 @@ three quarters of the steps, and the method goes on from its weights. A row per 
 experiments/ablation.csv with its losses, the health of [cls], attention of every block, and what small readers make of
 frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
-the script can be stopped and called again. `long` pre-trains four times as long, on four times the words; `ctc` measures
-with a probe that has no flat start and is the worse for it; `crops` fine-tunes ten times as long, as photographs need;
-`gpu` is ViT-S/4 for a million pictures per arm. The notebook nbs/experiments/mnsp_study.ipynb reads
-the rows.
+the script can be stopped and called again. `long` pre-trains four times as long, on four times the words; `thorough` fine-tunes
+ten times as long after that; `ctc` measures with a probe that has no flat start and is the worse for it; `crops` fine-tunes
+ten times as long, as photographs need; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
+nbs/experiments/mnsp_study.ipynb reads the rows.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_st
 budgets = {
     'cpu': cpu,
     'long': replace(cpu, words=32_768, steps=3200),
+    'thorough': replace(cpu, words=32_768, steps=3200, tune_steps=600),
     'ctc': replace(cpu, flat_start=0.),
     'crops': replace(cpu, shares=(1., .1), tune_steps=600),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
