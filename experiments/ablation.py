@@ -13,8 +13,8 @@ experiments/ablation.csv with its losses, the health of [cls], attention of ever
 frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `long` pre-trains four times as long, on four times the words; `thorough` fine-tunes
-ten times as long after that; `ctc` measures with a probe that has no flat start and is the worse for it; `crops` fine-tunes
-ten times as long, as photographs need; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
+ten times as long after that; `ctc` measures with a probe that has no flat start and is the worse for it; `crops` is as
+thorough, with photographs; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
 nbs/experiments/mnsp_study.ipynb reads the rows.
 """
 from dataclasses import replace
@@ -31,7 +31,7 @@ budgets = {
     'long': replace(cpu, words=32_768, steps=3200),
     'thorough': replace(cpu, words=32_768, steps=3200, tune_steps=600),
     'ctc': replace(cpu, flat_start=0.),
-    'crops': replace(cpu, shares=(1., .1), tune_steps=600),
+    'crops': replace(cpu, shares=(1., .1), steps=3200, tune_steps=600),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
