@@ -48,6 +48,7 @@ def arms(size):
     def changed(**kwargs): return replace(pixels, **kwargs)
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
     blind = dict(guide=None, decoder=replace(base.decoder, guided=False)) # one block, where MAE's decoder has two
+    def deeper(cfg, depth=2, **kwargs): return replace(cfg, decoder=replace(cfg.decoder, depth=depth), **kwargs)
     return {
         'no pre-training': None,
         'MAE': mae(size),
@@ -61,6 +62,11 @@ def arms(size):
         'LMIM, pixels': replace(lmim(size), teacher='pixels'),
         'LMIM, unaligned': replace(lmim(size), teacher='pixels', align=0.),
         'LMIM, unguided': replace(lmim(size), teacher='pixels', **blind),
+        'MAE, one block': deeper(mae(size), 1),
+        'MAE, mask .8': replace(mae(size), mask_ratio=.8),
+        'LMIM, two blocks': deeper(lmim(size), teacher='pixels'),
+        'MIM + NSP, two blocks': deeper(pixels, align=0.),
+        'MNSP, two blocks': deeper(pixels, align=.1),
         'NSP only, pixels': changed(tasks=nsp_tasks(3)),
         'NSP only, pixels, unaligned': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP, pixels': changed(align=0.),
@@ -84,7 +90,6 @@ def arms(size):
         'queries, align weight .1': changed(align=.1, decoder=replace(base.decoder, coarse_as='queries')),
         'coarse view in the encoder': changed(decoder=replace(base.decoder, coarse_as='encoder')),
         'two decoders': changed(split_decoder=True),
-        'decoder of two blocks': changed(decoder=replace(base.decoder, depth=2)),
         'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
         'nsp weight 0 to 2': changed(tasks=mnsp_tasks(3, (0., 2.))),
         'align weight 1 to 0': changed(align=(1., 0.)),
