@@ -47,8 +47,8 @@ def arms(size):
     def learnt(cfg, **kwargs): return Arm(replace(cfg, teacher='frozen'), **dict(mae_share=.75, continued=True) | kwargs)
     def changed(**kwargs): return replace(pixels, **kwargs)
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
-    blind = dict(guide=None, decoder=replace(base.decoder, guided=False)) # one block, where MAE's decoder has two
-    def deeper(cfg, depth=2, **kwargs): return replace(cfg, decoder=replace(cfg.decoder, depth=depth), **kwargs)
+    blind = dict(guide=None, decoder=replace(base.decoder, guided=False))
+    def shallow(cfg, **kwargs): return replace(cfg, decoder=replace(cfg.decoder, depth=1), teacher='pixels', **kwargs)
     return {
         'no pre-training': None,
         'MAE': mae(size),
@@ -61,12 +61,12 @@ def arms(size):
         'MNSP, moving average': replace(base, teacher='ema'),
         'LMIM, pixels': replace(lmim(size), teacher='pixels'),
         'LMIM, unaligned': replace(lmim(size), teacher='pixels', align=0.),
-        'LMIM, unguided': replace(lmim(size), teacher='pixels', **blind),
-        'MAE, one block': deeper(mae(size), 1),
-        'MAE, mask .8': replace(mae(size), mask_ratio=.8),
-        'LMIM, two blocks': deeper(lmim(size), teacher='pixels'),
-        'MIM + NSP, two blocks': deeper(pixels, align=0.),
-        'MNSP, two blocks': deeper(pixels, align=.1),
+        'MAE, mask .8': replace(mae(size), mask_ratio=.8), # LMIM without guide
+        'MAE, one block': shallow(mae(size)),
+        'MAE, mask .8, one block': shallow(mae(size), mask_ratio=.8),
+        'LMIM, one block': shallow(lmim(size)),
+        'MIM + NSP, one block': shallow(base, align=0.),
+        'MNSP, one block': shallow(base, align=.1),
         'NSP only, pixels': changed(tasks=nsp_tasks(3)),
         'NSP only, pixels, unaligned': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP, pixels': changed(align=0.),

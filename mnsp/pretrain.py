@@ -155,7 +155,7 @@ def _config(size, n_scales, guided, tasks, **kwargs):
     "An encoder of that size with a decoder to match"
     if size not in sizes: raise ValueError(f"size must be one of {', '.join(sizes)}, got {size!r}")
     dim = sizes[size]['dim']
-    if dim < 384: decoder = DecoderConfig(dim, 1 if guided else 2, 2, 2 * dim, guided)
+    if dim < 384: decoder = DecoderConfig(dim, 2, 2, 2 * dim, guided)
     else: decoder = DecoderConfig(512, 2 if guided else 8, 16, 2048, guided, dropout=.1 if guided else 0.)
     return PretrainConfig(EncoderConfig(**sizes[size], n_scales=n_scales), decoder, tasks, **kwargs)
 
