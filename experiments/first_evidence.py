@@ -16,11 +16,12 @@ from mnsp.study import Study, comparison_command
 
 def arms(size):
     "Name -> configuration"
-    full = replace(mnsp(size), teacher='frozen', align=1.)
-    return {'no pre-training': None, 'MAE': mae(size), 'LMIM': replace(lmim(size), teacher='frozen'),
+    def learnt(cfg, **kwargs): return replace(cfg, teacher='frozen', decoder=replace(cfg.decoder, depth=1), **kwargs)
+    full = learnt(mnsp(size), align=1.)
+    return {'no pre-training': None, 'MAE': mae(size), 'LMIM': learnt(lmim(size)),
             'NSP only': replace(full, tasks=nsp_tasks(3)), 'MNSP': full}
 
 
-if __name__ == '__main__': # the probe as it was when the rows were measured
+if __name__ == '__main__': # the decoders above and the probe here are as they were when the rows were measured
     comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)),
                        every_block=True)

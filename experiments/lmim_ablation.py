@@ -15,7 +15,7 @@ from mnsp.study import Study, comparison_command
 
 def arms(size):
     "Name -> configuration; the first is no pre-training, the second LMIM as published, the rest change one thing"
-    base = replace(lmim(size), teacher='frozen')
+    base = replace(lmim(size), teacher='frozen', decoder=replace(lmim(size).decoder, depth=1))
     def changed(**kwargs): return replace(base, **kwargs)
     return {
         'no pre-training': None,
@@ -36,5 +36,5 @@ def arms(size):
     }
 
 
-if __name__ == '__main__': # the probe as it was when the rows were measured
+if __name__ == '__main__': # the decoders above and the probe here are as they were when the rows were measured
     comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)))
