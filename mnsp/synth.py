@@ -107,7 +107,7 @@ def street_world(
 
 # %% ../nbs/01_synth.ipynb #0000000e
 not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|dingbat|d050000l|'
-                      r'emoji|wingding|barcode',
+                      r'emoji|wingding|barcode|hairline', # strokes thinner than a pixel leave no ink
                       re.I)
 
 def font_files(
