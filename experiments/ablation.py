@@ -26,10 +26,11 @@ from mnsp.study import Arm, Study, comparison_command
 
 wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, wear=wear)
+long = replace(cpu, words=32_768, steps=3200)
 budgets = {
     'cpu': cpu,
-    'long': replace(cpu, words=32_768, steps=3200),
-    'thorough': replace(cpu, words=32_768, steps=3200, tune_steps=600),
+    'long': long,
+    'thorough': replace(long, tune_steps=600),
     'crops': replace(cpu, shares=(1., .1), steps=3200, tune_steps=600),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
