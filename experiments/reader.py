@@ -36,7 +36,7 @@ from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
 from mnsp.diagnosis import by_length, groups_table
 from mnsp.encoder import EncoderConfig, position_table
-from mnsp.evaluate import read_words, score, score_readings
+from mnsp.evaluate import evaluate, read_words, score, score_readings
 from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
@@ -190,17 +190,14 @@ def recipe(size, dropout=0.):
     return RecognizerConfig(encoder, dim=encoder.dim, depth=1, heads=encoder.heads, ffn_dim=4*encoder.dim, dropout=dropout,
                             charset=alphabet)
 
-def validation(run, recognizer, batch_size=256):
-    "Words read in each validation set, and in all of them, in percent"
-    out, right, ned, total = {}, 0, 0, 0
-    for folder in sorted(run.glob('valid_*')):
-        source = CacheSource(folder)
-        texts = [t for s in torch.from_numpy(np.array(source.images)).split(batch_size)
-                 for t, _ in recognizer.read_batch(s.to(device))]
-        words = score(texts, [letters(t) for t in source.labels()])
-        out[folder.name[6:]], n = round(words['waics'], 2), len(texts)
-        right, ned, total = right+words['waics']*n, ned+words['ned']*n, total+n
-    return dict(all=round(right/total, 2), ned=round(ned/total, 2), **out)
+def validation_words(run): return {f.name[6:]: CacheSource(f) for f in sorted(run.glob('valid_*'))}
+
+def validation(run, recognizer):
+    "Words read in all validation sets and in each, and the edit similarity of all, in percent"
+    found = evaluate(recognizer.read_batch, validation_words(run), batch_size=256, bar=False)
+    ned = score([r.pred for r in found.readings], [letters(r.true) for r in found.readings])['ned'] # case is not learnt
+    sets = {name: figures['waics'] for name, figures in found.sets.items()}
+    return {k: round(v, 2) for k, v in dict(all=found.w_avg, ned=ned, **sets).items()}
 
 class FlatStart(Callback):
     "Let the flat start's weight fade from 1 to 0 over so many steps"
@@ -375,8 +372,7 @@ def package(run, name, out, note, other):
     "The averaged weights in half precision, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
     if other: halfway(recognizer, load_model(other, 'Recognizer'))
-    words = {f.name: CacheSource(f) for f in sorted(run.glob('valid_*'))}
-    readings = read_words(recognizer.to(device).read_batch, words, bar=False)
+    readings = read_words(recognizer.to(device).read_batch, validation_words(run), bar=False)
     print(score_readings(readings).table(), strengths(readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
