@@ -1,6 +1,6 @@
 """Does next-scale prediction help people read? MNSP, its parts, its ancestors and its switches at equal steps.
 
-    python experiments/ablation.py                                      # about an hour of one core per seed
+    python experiments/ablation.py                                      # about two hours of one core per seed
     python experiments/ablation.py --arms MAE LMIM MNSP --seeds 0 1 2   # some of it
     python experiments/ablation.py --budget crops --data SET... --out experiments/ablation_crops.csv --arms MAE ...
     python experiments/ablation.py --budget thorough --out experiments/ablation_thorough.csv --arms 'no pre-training' MAE ...
@@ -13,7 +13,7 @@ frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-ou
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `crops` pre-trains four times as long, on photographs, and fine-tunes ten times
 as long; `thorough` is the same on rendered words; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
-nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits before 33981fe were measured under other names (MNSP was
+nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names (MNSP was
 'align weight .1', LMIM 'LMIM, pixels'), and those of ablation_features.csv with guided decoders of one block; the commit
 that a row names measures it again.
 """

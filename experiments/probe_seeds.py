@@ -2,8 +2,9 @@
 
     python experiments/probe_seeds.py        # six minutes of one core
 
-Writes experiments/probe_seeds.csv: for each of the five encoders of seed 0 that the study keeps
-(ablation_encoders.safetensors), each seed of the head and each flat start, edit similarity and WAICS of the held-out words.
+Writes experiments/probe_seeds.csv: for each of the five encoders that the study keeps (ablation_encoders.safetensors:
+pre-trained on photographs, seed 2), each seed of the head and each flat start, edit similarity and WAICS of rendered
+words it has not seen.
 """
 import argparse
 from dataclasses import replace
@@ -21,7 +22,7 @@ here = Path(__file__).parent
 
 
 def kept_encoders():
-    "Name and encoder of each arm that is kept, seed 0"
+    "Name and encoder of each arm that is kept"
     state = load_file(here / 'ablation_encoders.safetensors')
     for name, arm in arms('nano').items():
         own = {k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')}
