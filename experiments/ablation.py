@@ -20,7 +20,7 @@ that a row names measures it again.
 from dataclasses import replace
 from pathlib import Path
 
-from mnsp.nsp import mnsp_tasks, nsp_tasks
+from mnsp.nsp import FillTask, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
@@ -69,6 +69,7 @@ def arms(size):
         'align stop-gradient': changed(align_stop_gradient=True),
         'two scales': changed(**scales(2)),
         'two scales, ratio 4': changed(**scales(2, 4)),
+        'every picture filled in': changed(tasks=(FillTask(2), *mnsp_tasks(3)[1:])), # not half of them
         'nsp weight .5': changed(tasks=mnsp_tasks(3, .5)),
         'nsp weight 2': changed(tasks=mnsp_tasks(3, 2.)),
         'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
