@@ -182,7 +182,7 @@ def _method(name, preset, teacher, settings):
 def pretrain(
     data: DataOption,
     out: OutOption,
-    method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'mnsp',
+    method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
     preset: Annotated[str, typer.Option(help="nano, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
