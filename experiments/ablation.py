@@ -50,7 +50,6 @@ def arms(size):
         'NSP only': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP': changed(align=0.),
         'MNSP': base,
-        'MAE, one block': replace(mae(size), decoder=replace(mae(size).decoder, depth=1)),
         'MAE, mask .8': replace(mae(size), mask_ratio=.8),
         'LMIM, unaligned': replace(lmim(size), align=0.),
         'the first MAE alone': Arm(None, mae_share=.75, continued=True),
