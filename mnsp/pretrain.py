@@ -175,7 +175,7 @@ def mnsp(
     size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
     """MNSP: three scales, MIM and masked next-scale prediction, all [cls] aligned (our reading); the
-    alignment weighs a tenth of LMIM's, since more cost reading on the study's rendered words"""
+    alignment weighs a tenth of LMIM's, with which the study's photographs were read best"""
     return _config(size, 3, True, mnsp_tasks(), align=.1)
 
 def mae_tiny() -> PretrainConfig: "`mae` of size 'tiny'"; return mae('tiny')
