@@ -66,7 +66,7 @@ def one_line_error(code, stdout, stderr, *parts):
 
 
 def test_pretrain_finetune_evaluate_read(trained, words):
-    assert (trained / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,nsp,align')
+    assert (trained / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,align')    # LMIM, the default
     code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', words, '--json')
     assert code == 0, stderr
     result = json.loads(stdout)
@@ -176,6 +176,14 @@ def test_compile_compiles_the_blocks(tmp_path, words, command, monkeypatch):
         done = CliRunner().invoke(app, [command, *short, '--out', str(tmp_path / str(len(extra))), *extra])
         assert done.exit_code == 0, done.output
     assert [type(model).__name__ for model in compiled] == [dict(pretrain='Pretrainer', finetune='Recognizer')[command]]
+
+
+def test_mnsp_predicts_the_next_scale(tmp_path, words):
+    code, stdout, stderr = run('pretrain', '--data', words, '--out', tmp_path / 'p', '--method', 'mnsp', '--preset', 'nano',
+                               '--steps', 2, '--batch-size', 16, '--workers', 0)
+    assert code == 0, stderr
+    assert (tmp_path / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,nsp,align')
+    assert load_model(tmp_path / 'p', 'Pretrainer').cfg.encoder.n_scales == 3
 
 
 def test_two_stages(tmp_path, words):
