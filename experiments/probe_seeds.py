@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from ablation import arms, budgets
+from ablation import main as methods
 from safetensors.torch import load_file
 
 from mnsp.encoder import Encoder
@@ -24,11 +25,9 @@ here = Path(__file__).parent
 def kept_encoders():
     "Name and encoder of each arm that is kept"
     state = load_file(here / 'ablation_encoders.safetensors')
-    for name, arm in arms('nano').items():
-        own = {k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')}
-        if not own: continue
-        encoder = Encoder(getattr(arm, 'cfg', arm).encoder).eval()
-        encoder.load_state_dict(own)
+    for name in methods[1:]:
+        encoder = Encoder(arms('nano')[name].encoder).eval()
+        encoder.load_state_dict({k.split('/')[1]: v.float() for k, v in state.items() if k.startswith(f'{name}/')})
         yield name, encoder
 
 

@@ -36,7 +36,7 @@ from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
 from mnsp.diagnosis import by_length, groups_table
 from mnsp.encoder import EncoderConfig, position_table
-from mnsp.evaluate import evaluate, read_words, score, score_readings
+from mnsp.evaluate import evaluate, score
 from mnsp.finetune import CharacterLoss, TeacherForcing
 from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
@@ -372,8 +372,8 @@ def package(run, name, out, note, other):
     "The averaged weights in half precision, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
     if other: halfway(recognizer, load_model(other, 'Recognizer'))
-    readings = read_words(recognizer.to(device).read_batch, validation_words(run), bar=False)
-    print(score_readings(readings).table(), strengths(readings), sep='\n')
+    found = evaluate(recognizer.to(device).read_batch, validation_words(run), bar=False)
+    print(found.table(), strengths(found.readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
     print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')

@@ -835,6 +835,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.StudyData.__init__': ('study.html#studydata.__init__', 'mnsp/study.py'),
                             'mnsp.study.StudyData.cached': ('study.html#studydata.cached', 'mnsp/study.py'),
                             'mnsp.study.StudyData.spelt': ('study.html#studydata.spelt', 'mnsp/study.py'),
+                            'mnsp.study._comparison_parser': ('study.html#_comparison_parser', 'mnsp/study.py'),
                             'mnsp.study.append_rows': ('study.html#append_rows', 'mnsp/study.py'),
                             'mnsp.study.columns': ('study.html#columns', 'mnsp/study.py'),
                             'mnsp.study.compare': ('study.html#compare', 'mnsp/study.py'),

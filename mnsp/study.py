@@ -136,6 +136,7 @@ def spread_evenly(
     place = (torch.arange(n, device=ids.device) + .5) / n * lengths[:, None]
     return ids.gather(1, place.long())
 
+# %% ../nbs/21_study.ipynb #b07e5a03
 class ColumnReader(nn.Module):
     "An encoder and a small head that spells by CTC; class 0 is 'nothing'"
     def __init__(self,
@@ -483,18 +484,9 @@ def paired(
                   float(np.std(d, ddof=1) / len(d) ** .5) if len(d) > 1 else float('nan'), len(d))
             for arm, d in gaps.items() if arm != baseline}
 
-# %% ../nbs/21_study.ipynb #00000018
-def comparison_command(
-    arms, # size of the models -> {name: `Arm`, `PretrainConfig` or None}
-    description: str, # the script's docstring
-    out: Path, # CSV file, unless told otherwise
-    args: list | None = None, # None: the command line's
-    budgets: dict | None = None, # name -> `Study`, the first one unless told otherwise
-    curves: bool = False, # keep the losses on the way too, in OUT_curves.csv
-    **options, # of `compare`
-):
-    "A comparison as a script"
-    budgets = budgets or {'cpu': Study()}
+# %% ../nbs/21_study.ipynb #b07e5a04
+def _comparison_parser(description, out, budgets):
+    "Every field of a `Study`, and what of a comparison may be chosen"
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--budget', choices=budgets, default=next(iter(budgets)),
@@ -510,6 +502,21 @@ def comparison_command(
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--out', type=Path, default=out)
     parser.add_argument('--keep', type=Path, help='folder for the pre-trained encoders')
+    return parser
+
+# %% ../nbs/21_study.ipynb #00000018
+def comparison_command(
+    arms, # size of the models -> {name: `Arm`, `PretrainConfig` or None}
+    description: str, # the script's docstring
+    out: Path, # CSV file, unless told otherwise
+    args: list | None = None, # None: the command line's
+    budgets: dict | None = None, # name -> `Study`, the first one unless told otherwise
+    curves: bool = False, # keep the losses on the way too, in OUT_curves.csv
+    **options, # of `compare`
+):
+    "A comparison as a script"
+    budgets = budgets or {'cpu': Study()}
+    parser = _comparison_parser(description, out, budgets)
     given = parser.parse_args(args)
     torch.set_num_threads(given.threads)
     changed = {f.name: getattr(given, f.name) for f in fields(Study) if getattr(given, f.name) is not None}
