@@ -78,6 +78,9 @@ def arms(size):
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
         'coarse tokens as memory': changed(**decoder(coarse_as='memory')),
         'coarse tokens as queries': changed(**decoder(coarse_as='queries')),
+        'queries, nsp weight .5': changed(tasks=mnsp_tasks(3, .5), **decoder(coarse_as='queries')),
+        'queries, every picture filled in': changed(tasks=(FillTask(2), *mnsp_tasks(3)[1:]),
+                                                    **decoder(coarse_as='queries')),
         'coarse view in the encoder': changed(**decoder(coarse_as='encoder')),
         'two decoders': changed(split_decoder=True),
     }
