@@ -73,7 +73,7 @@ def collapse_warning(
     rank: float, # from `effective_rank`
 ) -> str | None: # what to tell; None: healthy, or too few samples to say
     "Has [cls] collapsed?"
-    if not (spread < .03 or rank < 1.5): return None
-    return (f"the [cls] of different pictures have become nearly equal (spread {spread:.3f}, effective "
-            f"rank {rank:.1f}): the alignment has collapsed; align_variance=.1 (on the command line --set "
+    if not (spread < 1e-3 or rank < 1.5): return None
+    return (f"the [cls] of different pictures are all but equal (spread {spread:.4f}, effective rank "
+            f"{rank:.1f}): the alignment has collapsed; align_variance=.1 (on the command line --set "
             "align_variance=.1) counters it")
