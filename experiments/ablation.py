@@ -42,6 +42,7 @@ def arms(size):
     def changed(**kwargs): return replace(base, **kwargs)
     def decoder(**kwargs): return dict(decoder=replace(base.decoder, **kwargs))
     def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
+    def filled(weight=1.): return changed(tasks=(FillTask(2), *mnsp_tasks(3, weight)[1:]))
     def features(cfg): return Arm(replace(cfg, teacher='frozen'), mae_share=.75, continued=True)
     return {
         'no pre-training': None,
@@ -68,7 +69,9 @@ def arms(size):
         'align stop-gradient': changed(align_stop_gradient=True),
         'two scales': changed(**scales(2)),
         'two scales, ratio 4': changed(**scales(2, 4)),
-        'every picture filled in': changed(tasks=(FillTask(2), *mnsp_tasks(3)[1:])), # not half of them
+        'every picture filled in': filled(), # not half of them
+        'filled in, nsp weight .25': filled(.25),
+        'filled in, nsp weight 1 to 0': filled((1., 0.)),
         'nsp weight .5': changed(tasks=mnsp_tasks(3, .5)),
         'nsp weight 2': changed(tasks=mnsp_tasks(3, 2.)),
         'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
@@ -78,9 +81,6 @@ def arms(size):
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),
         'coarse tokens as memory': changed(**decoder(coarse_as='memory')),
         'coarse tokens as queries': changed(**decoder(coarse_as='queries')),
-        'queries, nsp weight .5': changed(tasks=mnsp_tasks(3, .5), **decoder(coarse_as='queries')),
-        'queries, every picture filled in': changed(tasks=(FillTask(2), *mnsp_tasks(3)[1:]),
-                                                    **decoder(coarse_as='queries')),
         'coarse view in the encoder': changed(**decoder(coarse_as='encoder')),
         'two decoders': changed(split_decoder=True),
     }
