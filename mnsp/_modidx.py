@@ -480,6 +480,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.pretrain._as_value': ('pretrain.html#_as_value', 'mnsp/pretrain.py'),
                                'mnsp.pretrain._check': ('pretrain.html#_check', 'mnsp/pretrain.py'),
                                'mnsp.pretrain._config': ('pretrain.html#_config', 'mnsp/pretrain.py'),
+                               'mnsp.pretrain._settable': ('pretrain.html#_settable', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.feature_colours': ('pretrain.html#feature_colours', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.lmim': ('pretrain.html#lmim', 'mnsp/pretrain.py'),
                                'mnsp.pretrain.lmim_base': ('pretrain.html#lmim_base', 'mnsp/pretrain.py'),

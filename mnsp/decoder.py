@@ -84,6 +84,7 @@ class DecoderConfig:
             raise ValueError(f"coarse_as must be one of {', '.join(known)}, got {self.coarse_as!r}")
         if self.coarse_as == 'memory' and not self.guided:
             raise ValueError("coarse_as='memory' needs a guided decoder")
+        if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
 # %% ../nbs/08_decoder.ipynb #0000000e
 class Decoder(nn.Module):

@@ -11,6 +11,7 @@ __all__ = ['masks', 'sizes', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mns
 import copy
 from ast import literal_eval
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
 import matplotlib.pyplot as plt
 import torch
@@ -70,6 +71,10 @@ def _check(cfg):
         raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {n}")
     if isinstance(cfg.mask_ratio, tuple) and len(cfg.mask_ratio) != n:
         raise ValueError(f"mask_ratio {cfg.mask_ratio} must have one number, or one for each of {n} scales")
+    if not all(0 <= r < 1 for r in (cfg.mask_ratio if isinstance(cfg.mask_ratio, tuple) else (cfg.mask_ratio,))):
+        raise ValueError(f"mask_ratio must lie between 0 and 1, got {cfg.mask_ratio}")
+    if isinstance(cfg.align, tuple) and len(cfg.align) != 2:
+        raise ValueError(f"align must be a number, or a pair (at first, at last), got {cfg.align}")
     if cfg.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in cfg.tasks):
         raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
                          "next-scale tasks")
@@ -193,23 +198,33 @@ def with_settings(
     cfg: PretrainConfig,
     settings, # texts `name=value`, such as 'guide=strong', 'mask_ratio=.6', 'decoder.order=ca-sa'
 ) -> PretrainConfig:
-    "The configuration with fields changed by name; ValueError for a name it does not have"
+    "The configuration with fields changed by name, all at once; ValueError for what it does not have or take"
+    changes = dict(cfg={}, encoder={}, decoder={})
     for text in settings:
-        path, _, value = text.partition('=')
+        path, equals, value = text.partition('=')
         part, _, name = path.rpartition('.')
-        holder = getattr(cfg, part) if part in ('encoder', 'decoder') else cfg
-        known = [f.name for f in fields(holder)]
-        if '=' not in text or part not in ('', 'encoder', 'decoder') or name not in known:
+        known = _settable(getattr(cfg, part) if part in ('encoder', 'decoder') else cfg)
+        if not equals or part not in ('', 'encoder', 'decoder') or name not in known:
             raise ValueError(f"setting {text!r}: give NAME=VALUE with a name of {', '.join(known)}, or "
                              "encoder.… or decoder.…")
-        holder = replace(holder, **{name: _as_value(value)})
-        cfg = replace(cfg, **{part: holder}) if part else holder
-    return cfg
+        changes[part or 'cfg'][name] = _as_value(value, known[name], text)
+    own = changes.pop('cfg')
+    return replace(cfg, **own, **{part: replace(getattr(cfg, part), **new) for part, new in changes.items()})
 
-def _as_value(text):
-    "A Python literal, or else the text itself"
-    try: return literal_eval(text)
-    except (ValueError, SyntaxError): return text
+def _settable(config): # -> field: types of its values
+    "What a text can change"
+    kinds = {f.name: get_args(f.type) or (f.type,) for f in fields(config)}
+    return {name: kind for name, kind in kinds.items() if {*kind} <= {bool, int, float, str, tuple, type(None)}
+            and name != 'tasks'}
+
+def _as_value(value, kinds, text):
+    "A Python literal, or else the text itself, of one of these types"
+    try: value = literal_eval(value)
+    except (ValueError, SyntaxError): pass
+    if float in kinds and type(value) is int: return value
+    if type(value) in kinds: return value
+    raise ValueError(f"setting {text!r}: the value must be of type {' or '.join(k.__name__ for k in kinds)}, "
+                     f"not {type(value).__name__}")
 
 # %% ../nbs/11_pretrain.ipynb #0000001d
 def teacher_config(
