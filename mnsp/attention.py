@@ -229,7 +229,8 @@ def query_heat(
 ) -> torch.Tensor: # [B, rows, cols]
     "Where one query looks, in multiples of equal attention"
     at = query if isinstance(query, int) else 0 if query == 'cls' else 1 + query[0] * grid[1] + query[1]
-    if not 0 <= at < maps.shape[2]:
+    outside = isinstance(query, tuple) and not all(0 <= q < n for q, n in zip(query, grid, strict=True))
+    if outside or not 0 <= at < maps.shape[2]:
         raise ValueError(f"query {query} is outside these maps, which have {maps.shape[2]} queries")
     places = picture_attention(maps[:, :, at:at + 1])[:, :, 0]
     places = places.mean(1) if head is None else places[:, head]

@@ -166,7 +166,7 @@ def own(self:Checkpoints) -> dict:
 @patch
 def save(self:Checkpoints, done: bool = False):
     "Write a checkpoint and remove old ones; a warning when that fails"
-    if self.safe_step.in_a_row.item(): return                   # in trouble: the last good one stays the last
+    if not done and self.safe_step.in_a_row.item(): return      # in trouble: the last good one stays the last
     own = on_cpu(self.own())
     gathered = [None] * processes() if rank() == 0 else None
     if processes() > 1: dist.gather_object(own, gathered)

@@ -295,7 +295,9 @@ def _to_evaluate(data, union14m, subset):
     "The sets that are asked for: name -> source"
     from mnsp.benchmarks import open_union14m, subset_from_list
     from mnsp.demo import held_out_words, named_sources
-    if union14m: return open_union14m(union14m)
+    if union14m:
+        if data or subset: raise ValueError("--union14m brings its own sets: leave out --data and --subset")
+        return open_union14m(union14m)
     sources = named_sources(data) if data else held_out_words()
     if subset:
         if len(sources) != 1:
@@ -313,7 +315,6 @@ def _rules(name):
 def _draw(result, sources, folder):
     "Calibration, accuracy by length and height, worst readings"
     from mnsp.diagnosis import calibration, show_breakdown, show_calibration, show_worst
-    folder.mkdir(parents=True, exist_ok=True)
     name = 'this model'
     with _figures():
         pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
@@ -356,18 +357,20 @@ def evaluate(
     from mnsp import evaluate as e
     from mnsp.benchmarks import beside_peers
     from mnsp.training import processes, rank
-    model, compare = _trained(weights), _rules(rules)
-    sources = _to_evaluate(data, union14m, subset)
+    if peers and as_json: raise ValueError("--peers is a table: leave out --json")
+    sources, compare = _to_evaluate(data, union14m, subset), _rules(rules)
+    if pictures: _folder(pictures)                                     # an error now, not after the reading
+    model = _trained(weights)
     score, first = e.evaluate_distributed if processes() > 1 else e.evaluate, rank() == 0
     result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size,
                    bar=first and not as_json, rules=compare, workers=workers)
     if not first: return
-    if pictures: _draw(result, sources, pictures)
     if as_json:
         for note in result.notes(): typer.echo(note, err=True)
         typer.echo(json.dumps({k: v for k, v in result.to_dict().items() if k in _printed}, indent=1))
     else: typer.echo(result.table())
-    if peers and not as_json: typer.echo('\n' + beside_peers(result))
+    if peers: typer.echo('\n' + beside_peers(result))
+    if pictures: _draw(result, sources, pictures)
 
 # %% ../nbs/20_cli.ipynb #00000010
 def _files(pictures, stdin):
@@ -393,11 +396,16 @@ def _answer(name, reading, as_json, say): # -> is it an error?
     elif not failed: say(f'{name}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
 
-def _draw_readings(path, shown):
+def _lexicon(path):
+    "The words of a file, one a line"
+    lines = path.read_text(encoding='utf-8-sig').splitlines()
+    return [word for line in lines if (word := line.strip())]
+
+def _draw_readings(path, shown, urls):
     "The picture of the first readings"
     from mnsp.reading import show_readings
     if not shown: raise ValueError(f"{path} was not written: nothing was read")
-    with _figures(): show_readings(*zip(*shown)).savefig(path, dpi=120, bbox_inches='tight')
+    with _figures(): show_readings(*zip(*shown), urls=urls).savefig(path, dpi=120, bbox_inches='tight')
 
 # %% ../nbs/20_cli.ipynb #559f5324
 most_drawn = 24 # pictures on the sheet of `read --attention`
@@ -425,9 +433,10 @@ def read(
     from tqdm import tqdm
     reader = _trained(weights)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
-    words = lexicon.read_text(encoding='utf-8').split() if lexicon else None
+    words = _lexicon(lexicon) if lexicon else None
     for stream in (sys.stdout, sys.stderr): # names need not be UTF-8
         stream.reconfigure(errors='backslashreplace')
+    if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
     readings = reader.read_each(given, batch_size, beams, words, attention=attention is not None, urls=urls)
@@ -440,7 +449,7 @@ def read(
                 if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
                 bar.update()
         except BrokenPipeError: _quiet_end()
-    if attention: _draw_readings(attention, shown)
+    if attention: _draw_readings(attention, shown, urls)
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/20_cli.ipynb #a0000002

@@ -545,7 +545,8 @@ def n_batches(self:WordStream, loader):
         raise DataError("this stream does not say how many items it has; give open_stream(n=…), where "
                         "a rough number will do for training by steps")
     n //= self.source.world
-    return n//loader.batch_size if loader.drop_last else -(-n//loader.batch_size)
+    each = max(1, loader.num_workers) # every worker makes batches of its own share
+    return n//each//loader.batch_size*each if loader.drop_last else -(-n//loader.batch_size)
 
 # %% ../nbs/02b_data.ipynb #0000003a
 @patch

@@ -24,7 +24,7 @@ from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
 from .charset import Charset
 from .data import Cached, Concat, DataError, Subset, WordDataset, open_source, split_source, word_loader
-from .evaluate import evaluate, is_waics, show_scored, waics_text
+from .evaluate import evaluate, is_waics, known_labels, show_scored, waics_text
 from .finetune import ShortFirst, finetune, label_lengths
 from .guidance import GuidanceView, show_views
 from .pretrain import Pretrainer, mnsp_tiny, show_reconstruction
@@ -332,11 +332,13 @@ def demo(
     sources, tests, out = [open_source(d) for d in data], named_sources(test), prepare_out(out)
     say = print if bar else lambda *_: None
     words = real_data(sources, settings, bar) if sources else rendered_data(settings, bar=bar)
+    held_out = {**words.held_out, **tests}
+    for name, source in held_out.items(): known_labels(name, source) # an error now, not after the training
     say(words.about)
     run = new_run(settings, words, out)
     reserve = 20 + .005 * sum(map(len, tests.values()))              # seconds for evaluation and report
     train(run, max(settings.minutes * 60 - (time.monotonic() - start) - reserve, 2.), bar)
-    return finish(run, {**words.held_out, **tests}, out, start, bar, say)
+    return finish(run, held_out, out, start, bar, say)
 
 # %% ../nbs/19_demo.ipynb #00000022
 def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say) -> dict:

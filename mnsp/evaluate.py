@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
-           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'read_words',
-           'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_scored']
+           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'known_labels',
+           'read_words', 'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_scored']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
 import re
@@ -215,7 +215,7 @@ def _device(reader):
     parameter = next(owner.parameters(), None) if isinstance(owner, nn.Module) else None
     return None if parameter is None else parameter.device
 
-def _labels(name, source):
+def known_labels(name, source):
     "All labels of a source, or an error that says which source has none"
     labels = [source.label(i) for i in range(len(source))]
     if not labels:
@@ -273,7 +273,7 @@ def read_words(
         raise ValueError("sources is empty; give at least one {name: source}")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part={part}; give (process, processes) with 0 <= process < processes")
-    labels = {name: _labels(name, source) for name, source in sources.items()} # before any time is spent
+    labels = {name: known_labels(name, source) for name, source in sources.items()} # before any time is spent
     device, readings = _device(reader) if device is None else device, []
     for name, source in sources.items():
         words = _Part(source, range(part[0], len(source), part[1]))

@@ -193,8 +193,8 @@ class Checkpoint:
         part: str, # a key of `known_heads`
         dim: int,
     ) -> int:
-        heads = given or known_heads[part].get(dim) or (self.args.get('heads')
-                                                        if part == 'recognizer' else None)
+        said = self.args.get('heads') if part == 'recognizer' else None
+        heads = given or said or known_heads[part].get(dim)
         which = 'encoder_heads' if part == 'encoder' else 'decoder_heads'
         if not heads:
             raise WeightsError(f"{self.path}: a file does not tell how many heads share its {dim} dimensions; "

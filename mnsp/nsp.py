@@ -68,8 +68,11 @@ def stretches(
     at, slices = {}, []
     for task in tasks:
         start = at.get(task.scale, 0.) % 1
-        at[task.scale] = start + task.share
-        slices.append(slice(round(start * n), round(min(start + task.share, 1) * n)))
+        at[task.scale] = end = round(start + task.share, 6)
+        if end > 1:
+            raise ValueError(f"tasks at scale {task.scale}: a share of {task.share} that begins at {start:g} of "
+                             "the batch goes beyond its end; choose shares that fill it")
+        slices.append(slice(round(start * n), round(end * n)))
     return slices
 
 # %% ../nbs/10_nsp.ipynb #0000000d

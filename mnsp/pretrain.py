@@ -69,6 +69,7 @@ def _check(cfg):
     n = cfg.encoder.n_scales
     if beyond := [t.scale for t in cfg.tasks if t.scale >= n]:
         raise ValueError(f"tasks fill in scale {beyond[0]}, n_scales is {n}")
+    stretches(cfg.tasks, 1) # a share that does not fit is refused there
     if isinstance(cfg.mask_ratio, tuple) and len(cfg.mask_ratio) != n:
         raise ValueError(f"mask_ratio {cfg.mask_ratio} must have one number, or one for each of {n} scales")
     if not all(0 <= r < 1 for r in (cfg.mask_ratio if isinstance(cfg.mask_ratio, tuple) else (cfg.mask_ratio,))):

@@ -14,6 +14,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from http.client import HTTPException
 from urllib.request import Request, urlopen
 
 import matplotlib.pyplot as plt
@@ -41,7 +42,7 @@ def fetch(
     try:
         with urlopen(Request(address, headers={'User-Agent': 'mnsp'}), timeout=20) as answer:
             data = answer.read(max_download + 1)
-    except (OSError, ValueError) as e: raise BrokenImage(f'{address}: {e}', 'missing') from None
+    except (OSError, HTTPException, ValueError) as e: raise BrokenImage(f'{address}: {e}', 'missing') from None
     if len(data) > max_download: raise BrokenImage(address, 'too large')
     return data
 
@@ -462,9 +463,10 @@ def _show(ax, im, reading):
 def show_readings(
     pictures, # a list, see `to_picture`
     readings: list, # of `Reading`, read with `attention=True`
+    urls: bool = False, # fetch addresses
 ) -> plt.Figure:
     "Pictures with the characters where they were read; on the right the confidence"
-    pictures = [to_picture(p) for p in pictures]
+    pictures = [to_picture(p, urls=urls) for p in pictures]
     if any(r.text and not r.looks for r in readings):
         raise ValueError("no attention was kept: read with attention=True")
     fig, axs = plt.subplots(len(pictures), 1, figsize=(6, 1.9 * len(pictures)), squeeze=False,

@@ -9,10 +9,10 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'suffixes', 'lists', 'checked', '
            'gt_row', 'json_row', 'row_parser', 'json_items', 'mmocr_lines', 'cache_folder', 'ListedSource', 'read_file',
            'find_roots', 'find_images', 'FolderSource', 'check_list', 'FileSource', 'environment', 'open_environment',
            'place_of', 'is_lmdb', 'LmdbSource', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture',
-           'in_validation', 'split_source', 'CacheSource', 'hugging_face', 'columns_of', 'one_split', 'HfSource',
-           'stored_bytes', 'has_parquet', 'parquet_files', 'is_saved', 'load_hf', 'StreamSource', 'hf_stream',
-           'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'open_description',
-           'is_cache', 'many_below', 'open_source']
+           'in_validation', 'split_source', 'fingerprint', 'CacheSource', 'hugging_face', 'columns_of', 'one_split',
+           'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'split_of', 'one_kind', 'is_saved', 'load_hf',
+           'StreamSource', 'hf_stream', 'number_of_items', 'rendered', 'first_key', 'is_description', 'beside',
+           'mixture_of', 'same_part', 'open_description', 'is_cache', 'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import hashlib
@@ -186,7 +186,8 @@ class Lines:
         text=None, # or a string
         every=32,  # keep the place of every 32nd line
     ):
-        self.file, self._text, self.every = file, text.encode() if file is None else None, every
+        self.file, self.every = file, every
+        self._text = text.encode(errors='surrogateescape') if file is None else None # names of files are bytes
         with self._open() as f:
             self.marks, self.n = index_lines(f, self.every)
 
@@ -333,7 +334,8 @@ class ListedSource(Source):
     def _parsed(self, line, i=None, number=None):
         "(file, text) of a line; DataError names the line"
         try:
-            return self.parse(line.rstrip(b'\r').decode('utf-8-sig'))
+            errors = 'strict' if self.file else 'surrogateescape' # a file's name need not be UTF-8
+            return self.parse(line.rstrip(b'\r').decode('utf-8-sig', errors))
         except UnicodeDecodeError:
             wrong = 'not UTF-8; save the file in UTF-8'
         except ValueError as e:
@@ -371,9 +373,14 @@ checked = 500_000 # lines
 def find_images(
     folder,
 ) -> list:  # paths relative to the folder, '/' between parts, sorted
-    "All picture files below a folder"
-    found = []
-    for place, _, names in os.walk(folder):
+    "All picture files below a folder, in linked folders too, in each folder once"
+    found, met = [], set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in met: # a link to a folder that was seen, maybe to one above
+            below.clear()
+            continue
+        met.add((here.st_dev, here.st_ino))
         inside = Path(place).relative_to(folder).as_posix()
         found += [n if inside == '.' else f'{inside}/{n}' for n in names
                   if n.lower().endswith(suffixes) and not n.startswith('.') and '\n' not in n]
@@ -654,6 +661,13 @@ def split_source(
         raise DataError(f"{len(source)} items are too few to split off one in {valid}: one side would be empty")
     return [Subset(source, np.flatnonzero(held == side)) for side in (False, True)]
 
+def fingerprint(source): # -> [items, digest]
+    "What tells a source from the same one with pictures added, taken out or renamed"
+    names = hashlib.sha1()
+    for i in range(0, len(source), -(-len(source)//checked)): # of a large one not every name
+        names.update(source.name(i).encode(errors='surrogateescape')+b'\n')
+    return [len(source), names.hexdigest()]
+
 # %% ../nbs/02a_sources.ipynb #00000040
 class CacheSource(Source):
     "Resized pictures in a memory map: images.npy uint8 [n,3,H,W], codes.npy uint8 [n], rows.jsonl, cache.json"
@@ -721,7 +735,8 @@ def columns_of(
         lacking = text if image in names else image or 'image'
         raise DataError(f"no column {lacking!r} among {', '.join(names) or 'no columns'}; "
                         "say which column holds what with image= and text=")
-    strings = [n for n in text_columns if n in names and getattr(dataset.features[n], 'dtype', '') == 'string']
+    kinds = 'string', 'large_string', 'string_view'
+    strings = [n for n in text_columns if n in names and getattr(dataset.features[n], 'dtype', '') in kinds]
     return image, text or next(iter(strings), None)
 
 def one_split(dataset, split=None, where='the data set'):
@@ -772,6 +787,20 @@ def parquet_files(path):
         return [str(path)] if path.suffix == '.parquet' else []
     return sorted(map(str, path.rglob('*.parquet')))
 
+def split_of(file):
+    "The split that a parquet file belongs to by its name or its folder's, '' when they tell none"
+    known = r'(train|valid|validation|val|dev|test|eval)(?:ing|uation)?(?![a-z])'
+    found = re.match(known, Path(file).stem.lower()) or re.fullmatch(known, Path(file).parent.name.lower())
+    return found[1] if found else ''
+
+def one_kind(files, path):
+    "`files`; DataError when they are of several splits"
+    splits = sorted({split_of(f) for f in files})
+    if len(splits) > 1:
+        raise DataError(f"{path} has files of several splits ({', '.join(s or 'none' for s in splits)}); "
+                        f"give one split's files: hf:{path}:train, or a folder for each")
+    return files
+
 def is_saved(path):
     "True when `Dataset.save_to_disk` wrote this folder"
     return any((path/n).is_file() for n in ('state.json', 'dataset_dict.json'))
@@ -791,8 +820,8 @@ def load_hf(
         if is_saved(Path(path)):
             saved = one_split(lib.load_from_disk(text), split, text)
             return saved.to_iterable_dataset(num_shards=min(64, len(saved))) if streaming else saved
-        return lib.load_dataset('parquet', data_files=parquet_files(Path(path)), split='train',
-                                streaming=streaming)
+        return lib.load_dataset('parquet', data_files=one_kind(parquet_files(Path(path)), path),
+                                split='train', streaming=streaming)
     except DataError:
         raise
     except Exception as e: # network, missing names, damaged files: the library has a dozen types for them
@@ -895,6 +924,14 @@ def mixture_of(path):
     parts = said.pop('mixture')
     return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
+def same_part(path, said):
+    "The rows of a source that `split` chose; DataError when the source is not what it was then"
+    source = open_source(beside(path, said['source']))
+    if (then := said.get('of')) and then != fingerprint(source):
+        raise DataError(f"{path}: {said['source']} has changed since it was split ({then[0]:,} items then, "
+                        f"{len(source):,} now, or other names); split it again")
+    return Subset(source, np.load(beside(path, said['rows'])))
+
 def open_description(path):
     "The source that a small JSON file describes"
     try:
@@ -902,7 +939,7 @@ def open_description(path):
         if 'rendered' in said:
             return rendered(said.pop('rendered'), **said)
         if 'source' in said:
-            return Subset(open_source(beside(path, said['source'])), np.load(beside(path, said['rows'])))
+            return same_part(path, said)
         paths, weights, said = mixture_of(path)
         return Mixture([open_source(p) for p in paths], weights, **said)
     except (json.JSONDecodeError, KeyError, TypeError) as e:

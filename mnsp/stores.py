@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 from .charset import english
 from .data import WordDataset, by_number, word_loader
-from .sources import (BrokenImage, DataError, all_labels, home, is_labelled, open_source, picture,
-                          readable_label, reasons, split_source, suffixes)
+from .sources import (BrokenImage, DataError, all_labels, fingerprint, home, is_labelled, open_source,
+                          picture, readable_label, reasons, split_source, suffixes)
 from .synth import font_chars, font_files
 
 # %% ../nbs/02c_stores.ipynb #00000009
@@ -442,7 +442,8 @@ def split(
     valid=10,    # one in so many for validation
 ) -> dict:       # name of the side → pictures
     "Split a data set by a stable hash of the names"
-    sides = dict(zip(('train', 'valid'), split_source(open_source(source_path), valid)))
+    source = open_source(source_path)
+    sides, of = dict(zip(('train', 'valid'), split_source(source, valid))), fingerprint(source)
     dst, part = Path(dst), Path(f'{dst}.part')
     if dst.exists():
         raise DataError(f"{dst} exists; remove it, or give another name")
@@ -450,7 +451,7 @@ def split(
     for name, side in sides.items():
         np.save(part/f'{name}.npy', side.rows)
         said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
-                    else str(source_path), rows=f'{name}.npy')
+                    else str(source_path), rows=f'{name}.npy', of=of)
         (part/f'{name}.json').write_text(json.dumps(said))
     os.replace(part, dst)
     return {name: len(side) for name, side in sides.items()}

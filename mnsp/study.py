@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
            'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at',
-           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'curve_row',
+           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'same_budget', 'curve_row',
            'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
@@ -16,6 +16,7 @@ import json
 import shutil
 import subprocess
 import time
+import zlib
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,6 +102,11 @@ class StudyData:
 
     def cached(self, sources: list) -> Cached:
         return Cached(WordDataset(Concat(sources)), bar=False, workers=self.workers)
+
+    def fingerprint(self) -> list: # number, checksum of a thousand
+        "What tells these pictures for pre-training from others"
+        images = self.unlabelled.images
+        return [len(images), zlib.crc32(images[::-(-len(images) // 1000)].contiguous().numpy())]
 
     def spelt(self, words: Cached) -> Cached: # those that the charset and 16 places can spell
         return words.with_charset(self.charset, self.max_len, change=waics_text)
@@ -250,7 +256,7 @@ class Arm:
 
     def teacher_steps(self, steps: int) -> int: # how long its MAE is trained
         "0: it needs none"
-        if not (self.continued if self.cfg is None else self.cfg.teacher == 'frozen'): return 0
+        if not (self.continued or self.cfg and self.cfg.teacher == 'frozen'): return 0
         return steps if self.mae_share is None else round(self.mae_share * steps)
 
     def own_steps(self, steps: int) -> int: # how long the method itself is trained
@@ -298,7 +304,7 @@ def kept_or_pretrained(
 ) -> tuple: # the encoder, the rows of its losses, seconds
     "An arm's pre-training, done or found"
     alike = 'size', 'words', 'steps', 'batch_size', 'lr', 'optimizer'
-    asked = dict(seed=seed, arm=asdict(arm), **{k: getattr(study, k) for k in alike})
+    asked = dict(seed=seed, arm=asdict(arm), pictures=data.fingerprint(), **{k: getattr(study, k) for k in alike})
     folder = Path(keep or '.') / f'{name}-{seed}'.replace(' ', '-')
     if keep and (folder / 'config.json').is_file():
         found = read_config(folder)
@@ -435,6 +441,7 @@ def compare(
     arms = {name: arm if isinstance(arm, Arm) else Arm(arm) for name, arm in arms.items()}
     facts = dict(commit=this_commit(),
                  device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')
+    same_budget(read_rows(path), arms, study, path)
     for seed in seeds:
         done = {(r['arm'], r['seed']) for r in read_rows(path)}
         todo = {name: arm for name, arm in arms.items() if (name, seed) not in done}
@@ -451,6 +458,15 @@ def compare(
             append_rows(path, [row | facts])
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
     return read_rows(path)
+
+def same_budget(rows: list, arms: dict, study: Study, path):
+    "ValueError when rows of these arms were measured with another budget, which no table may mix"
+    for row in rows:
+        if row['arm'] not in arms: continue
+        now = dict(size=study.size, batch_size=study.batch_size, steps=arms[row['arm']].own_steps(study.steps))
+        other = [f'{k} was {row[k]}, is {v}' for k, v in now.items() if row[k] != v]
+        if other: raise ValueError(f"{path}: {row['arm']!r} was measured otherwise ({'; '.join(other)}); "
+                                   "give another --out")
 
 def curve_row(name: str, seed: int, row: dict) -> dict:
     "A row of losses with the same columns for every method"

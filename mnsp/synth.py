@@ -53,7 +53,10 @@ class World:
     ink: float = 0.           # share of words with uneven or hollow letters
     size: tuple = (32, 128)   # (height, width) of the picture
 
-    def __post_init__(self): check_world(self)
+    def __post_init__(self):
+        for name in 'fonts', 'margin', 'size': # lists, as JSON has them
+            if isinstance(value := getattr(self, name), list): object.__setattr__(self, name, tuple(value))
+        check_world(self)
 
 # %% ../nbs/01_synth.ipynb #00000007
 def check_world(world):

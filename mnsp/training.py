@@ -75,7 +75,7 @@ def mae_recipe() -> Recipe:
 # %% ../nbs/11a_training.ipynb #0000000b
 def has_bf16(device: torch.device) -> bool:
     "Does the device multiply bfloat16 in hardware?"
-    if device.type == 'cuda': return torch.cuda.is_bf16_supported()
+    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and (torch.cpu._is_avx512_bf16_supported()
                                      or torch.cpu._is_amx_tile_supported())
 
@@ -242,17 +242,24 @@ class Budget(Callback):
     order, run_valid = 75, False
     def __init__(self, minutes: float | None = None, steps: int | None = None, accumulate: int = 1):
         self.minutes, self.steps, self.accumulate = minutes, steps, accumulate
-    def before_fit(self): self.start = time.monotonic()
-    def before_train(self): self.follow()
+    def before_fit(self): self.start, self.empty = time.monotonic(), 0
+    def before_train(self): self.follow(); self.before = self.train_iter
     def after_batch(self): self.follow()
+    def after_train(self):
+        self.empty = self.empty + 1 if self.train_iter == self.before else 0
+        if self.empty > 1: # a resumed run may begin where a pass ends
+            raise ValueError("a pass over the data gave no batch; lower batch_size or workers, or add pictures")
     def follow(self):
         "Set `pct_train`; end the run when it is 1"
         self.learn.pct_train = min(1., self.used())
         if self.pct_train >= 1: raise CancelFitException()
     def used(self) -> float: # share of the budget
         if self.steps is not None: return self.step() / self.steps
-        seconds = torch.tensor(self.seconds(), device=next(self.model.parameters()).device, dtype=torch.float64)
-        return over_all(seconds, 'MAX').item() / (60 * self.minutes)
+        seconds = self.seconds()
+        if processes() > 1: # all end at the same step
+            device = next(self.model.parameters()).device
+            seconds = over_all(torch.tensor(seconds, device=device, dtype=torch.float64), 'MAX').item()
+        return seconds / (60 * self.minutes)
     def seconds(self) -> float: return time.monotonic() - self.start
     def step(self) -> int: return self.train_iter // self.accumulate
     def between(self) -> bool: return self.train_iter % self.accumulate == 0 # two steps, not two batches of one
@@ -482,7 +489,10 @@ def fit(
     rates = [g['lr'] for g in opt.opt.param_groups]
     shape = combine_scheds([warmup, hold, 1 - (warmup + hold)],
                            [SchedLin(0, 1), SchedNo(1, 1), SchedCos(1, floor)])
-    if not minutes: steps = steps or epochs * len(loader) // accumulate
+    if minutes is None and steps is None: steps = epochs * len(loader) // accumulate
+    if not (steps if minutes is None else minutes) > 0:
+        raise ValueError(f"minutes={minutes}, steps={steps}: give a time or at least one step, "
+                         f"or less than accumulate={accumulate}")
     interrupt = Interrupt()
     callbacks = [TrainEvalCallback(), Autocast(),
                  ParamScheduler({'lr': lambda pct: [r * shape(pct) for r in rates]}), SafeStep(clip),
@@ -496,7 +506,8 @@ def fit(
     except FloatingPointError as e: # without fastai's preface
         raise FloatingPointError(str(e).split('\t')[-1]) from None
     finally:
-        if bar is not None: learn.progress.close()                  # also when the run dies
+        learn.autocast.after_loss()                                 # also when the run dies
+        if bar is not None: learn.progress.close()
     return learn
 
 # %% ../nbs/11a_training.ipynb #00000027
