@@ -13,14 +13,14 @@ frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-ou
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `crops` pre-trains four times as long, on photographs, and fine-tunes ten times
 as long; `thorough` is the same on rendered words; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
-nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names (MNSP was
-'align weight .1', LMIM 'LMIM, pixels'), and those of ablation_features.csv with guided decoders of one block; the commit
-that a row names measures it again.
+nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names ('MNSP, halves' was
+'align weight .1', LMIM 'LMIM, pixels'; later, up to 3de2b4d, 'MNSP, halves' was MNSP), and those of ablation_features.csv
+with guided decoders of one block; the commit that a row names measures it again.
 """
 from dataclasses import replace
 from pathlib import Path
 
-from mnsp.nsp import FillTask, mnsp_tasks, nsp_tasks
+from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
@@ -33,16 +33,22 @@ budgets = {
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
                  probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
 }
-main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP'
+main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP, halves', 'MNSP'
+
+
+def halves(n_scales, weight=1.):
+    "The tasks of MNSP as it was first: half of a batch is filled in, half predicted from the coarser scale, all with full weight"
+    mim, nsp, *coarser = mnsp_tasks(n_scales, weight)
+    return replace(mim, share=.5), replace(nsp, share=.5), *coarser
 
 
 def arms(size):
-    "Name -> arm: the methods, what LMIM differs from MAE by, the methods on a MAE's features, one change to MNSP each"
-    base = mnsp(size)
+    "Name -> arm: the methods, what LMIM differs from MAE by, the methods on a MAE's features, one change to the halves each"
+    base = replace(mnsp(size), tasks=halves(3))
     def changed(**kwargs): return replace(base, **kwargs)
     def decoder(**kwargs): return dict(decoder=replace(base.decoder, **kwargs))
-    def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=mnsp_tasks(n))
-    def filled(weight=1.): return changed(tasks=(FillTask(2), *mnsp_tasks(3, weight)[1:]))
+    def scales(n, ratio=2): return dict(encoder=replace(base.encoder, n_scales=n, scale_ratio=ratio), tasks=halves(n))
+    def filled(weight=1.): return changed(tasks=mim_task(3) + halves(3, weight)[1:])
     def features(cfg): return Arm(replace(cfg, teacher='frozen'), mae_share=.75, continued=True)
     return {
         'no pre-training': None,
@@ -50,7 +56,8 @@ def arms(size):
         'LMIM': lmim(size),
         'NSP only': changed(tasks=nsp_tasks(3), align=0.),
         'MIM + NSP': changed(align=0.),
-        'MNSP': base,
+        'MNSP, halves': base,
+        'MNSP': mnsp(size),
         'MAE, mask .8': replace(mae(size), mask_ratio=.8),
         'LMIM, unaligned': replace(lmim(size), align=0.),
         'the first MAE alone': Arm(None, mae_share=.75, continued=True),
@@ -72,10 +79,10 @@ def arms(size):
         'every picture filled in': filled(), # not half of them
         'filled in, nsp weight .25': filled(.25),
         'filled in, nsp weight 1 to 0': filled((1., 0.)),
-        'nsp weight .5': changed(tasks=mnsp_tasks(3, .5)),
-        'nsp weight 2': changed(tasks=mnsp_tasks(3, 2.)),
-        'nsp weight 2 to 0': changed(tasks=mnsp_tasks(3, (2., 0.))),
-        'nsp weight 0 to 2': changed(tasks=mnsp_tasks(3, (0., 2.))),
+        'nsp weight .5': changed(tasks=halves(3, .5)),
+        'nsp weight 2': changed(tasks=halves(3, 2.)),
+        'nsp weight 2 to 0': changed(tasks=halves(3, (2., 0.))),
+        'nsp weight 0 to 2': changed(tasks=halves(3, (0., 2.))),
         'coarse mask .5': changed(mask_ratio=(.5, .5, .8)),
         'fine mask .75': changed(mask_ratio=(.8, .8, .75)),
         'fine mask .9': changed(mask_ratio=(.8, .8, .9)),

@@ -41,10 +41,10 @@ def nsp_tasks(n_scales: int = 3, visible: bool = False, weight: float | tuple = 
     "Next-scale prediction for every step of the pyramid; naive unless `visible`"
     return tuple(FillTask(k, coarse=True, visible=visible, weight=weight) for k in range(1, n_scales))
 
-def mnsp_tasks(n_scales: int = 3, weight: float | tuple = 1.) -> tuple:
-    "Masked image modelling and masked next-scale prediction, half of the batch each at the finest scale"
+def mnsp_tasks(n_scales: int = 3, weight: float | tuple = .25) -> tuple:
+    "Every picture is filled in; from the coarser scale, lightly, a quarter of them and all smaller ones"
     *coarser, finest = nsp_tasks(n_scales, visible=True, weight=weight)
-    return FillTask(n_scales - 1, share=.5), replace(finest, share=.5), *coarser
+    return FillTask(n_scales - 1), replace(finest, share=.25), *coarser
 
 def hashable(value):
     "A number as it is, several as a tuple: JSON knows only lists"
