@@ -13,9 +13,9 @@ frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-ou
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `crops` pre-trains four times as long, on photographs, and fine-tunes ten times
 as long; `thorough` is the same on rendered words; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
-nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names ('MNSP, halves' was
-'align weight .1', LMIM 'LMIM, pixels'; later, up to 3de2b4d, 'MNSP, halves' was MNSP), and those of ablation_features.csv
-with guided decoders of one block; the commit that a row names measures it again.
+nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names (LMIM was
+'LMIM, pixels', 'MNSP, halves' was 'align weight .1', and up to 3de2b4d it was MNSP), and those of ablation_features.csv with
+guided decoders of one block; the commit that a row names measures it again.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -37,13 +37,13 @@ main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP, halves'
 
 
 def halves(n_scales, weight=1.):
-    "The tasks of MNSP as it was first: half of a batch is filled in, half predicted from the coarser scale, all with full weight"
+    "MNSP's tasks as they were first: half of a batch is filled in, half predicted from the coarser scale, with full weight"
     mim, nsp, *coarser = mnsp_tasks(n_scales, weight)
     return replace(mim, share=.5), replace(nsp, share=.5), *coarser
 
 
 def arms(size):
-    "Name -> arm: the methods, what LMIM differs from MAE by, the methods on a MAE's features, one change to the halves each"
+    "Name -> arm: the methods, what LMIM differs from MAE by, the methods on a MAE's features, changes to the halves"
     base = replace(mnsp(size), tasks=halves(3))
     def changed(**kwargs): return replace(base, **kwargs)
     def decoder(**kwargs): return dict(decoder=replace(base.decoder, **kwargs))

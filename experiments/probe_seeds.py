@@ -2,7 +2,7 @@
 
     python experiments/probe_seeds.py        # six minutes of one core
 
-Writes experiments/probe_seeds.csv: for each of the five encoders that the study keeps (ablation_encoders.safetensors:
+Writes experiments/probe_seeds.csv: for each of the six encoders that the study keeps (ablation_encoders.safetensors:
 pre-trained on photographs, seed 2), each seed of the head and each flat start, edit similarity and WAICS of rendered
 words it has not seen.
 """

@@ -180,8 +180,8 @@ def lmim(
 def mnsp(
     size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
-    """MNSP: three scales, MIM and masked next-scale prediction, all [cls] aligned (our reading); the
-    alignment weighs a tenth of LMIM's, with which the study's photographs were read best"""
+    """MNSP: three scales, MIM and masked next-scale prediction, all [cls] aligned (our reading); prediction weighs
+    a quarter, the alignment a tenth of LMIM's, with which the study's photographs were read best"""
     return _config(size, 3, True, mnsp_tasks(), align=.1)
 
 def mae_tiny() -> PretrainConfig: "`mae` of size 'tiny'"; return mae('tiny')
