@@ -42,7 +42,7 @@ def nsp_tasks(n_scales: int = 3, visible: bool = False, weight: float | tuple = 
     return tuple(FillTask(k, coarse=True, visible=visible, weight=weight) for k in range(1, n_scales))
 
 def mnsp_tasks(n_scales: int = 3, weight: float | tuple = .25) -> tuple:
-    "Every picture is filled in; from the coarser scale, lightly, a quarter of them and all smaller ones"
+    "MIM of every picture, and light masked NSP: of a quarter of them at the finest scale, of all at coarser ones"
     *coarser, finest = nsp_tasks(n_scales, visible=True, weight=weight)
     return FillTask(n_scales - 1), replace(finest, share=.25), *coarser
 
