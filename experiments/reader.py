@@ -45,7 +45,7 @@ from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
-from mnsp.training import History, fit, make_optimizer, write_atomically, write_rows
+from mnsp.training import History, fit, has_bf16, make_optimizer, write_atomically, write_rows
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
@@ -171,7 +171,7 @@ class Spelling(nn.Module):
         self.flat_classifier = nn.Linear(rows*recognizer.cfg.encoder.dim, recognizer.charset.n_classes)
         self.reading = CharacterLoss(recognizer.charset)
         recognizer.encoder.register_forward_hook(lambda m, args, out: setattr(self, 'features', out))
-        if device.type == 'cpu': # the residual stream in half precision: 1.15 times as fast
+        if device.type == 'cpu' and has_bf16(device): # the residual stream in half precision: 1.15 times as fast
             recognizer.encoder.blocks.register_forward_pre_hook(lambda m, args: m.training and (args[0].bfloat16(),) or None)
 
     def forward(self, images, ids):
