@@ -146,8 +146,8 @@ class EMATarget(EncoderTarget):
     def update(self, student: Encoder):
         "Move the average a step towards the student (one fused call for all tensors)"
         torch._foreach_lerp_(list(self.encoder.parameters()), list(student.parameters()), 1 - self.momentum)
-        for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True):
-            if mine.is_floating_point(): mine.copy_(theirs)            # running statistics of a convolutional stem
+        if not student.cfg.stem: return                                # else its batch norms have running statistics
+        for mine, theirs in zip(self.encoder.buffers(), student.buffers(), strict=True): mine.copy_(theirs)
 
 # %% ../nbs/07_teacher.ipynb #0000001c
 def make_teacher(
