@@ -15,7 +15,7 @@ the script can be stopped and called again. `crops` pre-trains four times as lon
 as long; `thorough` is the same on rendered words; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
 nbs/experiments/mnsp_study.ipynb reads the rows. Those of commits up to 33981fe were measured under other names (LMIM was
 'LMIM, pixels', 'MNSP, halves' was 'align weight .1', and up to 3de2b4d it was MNSP), and those of ablation_features.csv with
-guided decoders of one block; the commit that a row names measures it again.
+guided decoders of one block; the command that ends a row, with the script of the commit before it, measures it again.
 """
 from dataclasses import replace
 from pathlib import Path

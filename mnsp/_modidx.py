@@ -842,6 +842,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.StudyData.cached': ('study.html#studydata.cached', 'mnsp/study.py'),
                             'mnsp.study.StudyData.fingerprint': ('study.html#studydata.fingerprint', 'mnsp/study.py'),
                             'mnsp.study.StudyData.spelt': ('study.html#studydata.spelt', 'mnsp/study.py'),
+                            'mnsp.study._asked': ('study.html#_asked', 'mnsp/study.py'),
                             'mnsp.study._comparison_parser': ('study.html#_comparison_parser', 'mnsp/study.py'),
                             'mnsp.study.append_rows': ('study.html#append_rows', 'mnsp/study.py'),
                             'mnsp.study.columns': ('study.html#columns', 'mnsp/study.py'),

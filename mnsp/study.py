@@ -13,6 +13,7 @@ import argparse
 import copy
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import time
@@ -435,6 +436,7 @@ def compare(
     every_block: bool = False, # attention of each block, not just the last
     curves: str | Path | None = None, # CSV file of the losses on the way
     keep: str | Path | None = None, # folder for what pre-training makes; what is there is not done again
+    command: str = '', # a script and its options, kept with each row beside the row's arm and seed
     **data, # of `StudyData`: world, crops, tests
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
@@ -455,7 +457,8 @@ def compare(
                                                      seed, keep=keep)
             row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep)
             if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
-            append_rows(path, [row | facts])
+            again = f'{command} --arms {shlex.quote(name)} --seeds {seed}' if command else ''
+            append_rows(path, [row | facts | dict(command=again)])
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
     return read_rows(path)
 
@@ -520,6 +523,16 @@ def _comparison_parser(description, out, budgets):
     parser.add_argument('--keep', type=Path, help='folder for the pre-trained encoders')
     return parser
 
+def _asked(parser, given): # 'ablation.py --budget crops --data IIIT5K_train --out ablation_crops.csv'
+    "What was asked for beside arms and seeds: paths by their last name, since folders differ between machines"
+    words = [parser.prog]
+    for key, value in vars(given).items():
+        if key in ('arms', 'seeds', 'threads', 'keep') or value == parser.get_default(key): continue
+        several = value if isinstance(value, list) else [value]
+        if key in ('data', 'test', 'out'): several = [Path(v).name for v in several]
+        words += [f"--{key.replace('_', '-')}", *map(str, several)]
+    return shlex.join(words)
+
 # %% ../nbs/21_study.ipynb #00000018
 def comparison_command(
     arms, # size of the models -> {name: `Arm`, `PretrainConfig` or None}
@@ -544,7 +557,7 @@ def comparison_command(
     losses = given.out.with_name(f'{given.out.stem}_curves.csv') if curves else None
     tests = {Path(p).name: open_source(p) for p in given.test}
     compare({name: chosen[name] for name in given.arms or chosen}, study, given.out, given.seeds,
-            crops=crops, tests=tests, keep=given.keep, curves=losses,
+            crops=crops, tests=tests, keep=given.keep, curves=losses, command=_asked(parser, given),
             say=lambda row: print(row, flush=True), **options)
 
 # %% ../nbs/21_study.ipynb #0000001a
