@@ -141,14 +141,14 @@ class Batches:
 
 methods = dict(mae=mae, lmim=lmim, mnsp=mnsp)
 
-def pretrain(run, method, size, steps, batch_size, lr, name):
+def pretrain(run, method, size, steps, batch_size, lr, name, seed=0):
     "Pixels are the targets, so that no other model is needed"
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     cfg = methods[method]('tiny')
     encoder = EncoderConfig(**sizes[size], n_scales=cfg.encoder.n_scales)
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
     model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'))
-    loader = Batches(Data(run, max_len=99), batch_size, english, augment=False)
+    loader = Batches(Data(run, max_len=99), batch_size, english, seed=seed, augment=False)
     training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1., **kept(run/name))
     print(save_model(model.encoder, run/name/'encoder', dict(method=method, steps=steps)))
 
@@ -420,7 +420,7 @@ def main(args=None):
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
-    parser.add_argument('--seed', type=int, default=0, help='of what each step draws; another for another turn')
+    parser.add_argument('--seed', type=int, default=0, help='of new weights and of what each step draws')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')
     parser.add_argument('--start-from', type=Path, help='folder of a pre-trained encoder or of a reader')
     parser.add_argument('--out', type=Path, help='folder of the weights or of the packs')
@@ -436,7 +436,7 @@ def main(args=None):
         fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
-        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain'),
+        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
                                   a.grow, a.start, a.real, a.average, a.dropout, a.seed),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),

@@ -11,7 +11,7 @@ root = Path(__file__).parents[1]
 def test_throughput_rows(tmp_path):
     out = tmp_path / 'rows.csv'
     told = subprocess.run([sys.executable, 'experiments/throughput.py', '--device', 'cpu', '--sizes', 'tiny', '--methods', 'LMIM',
-                           'MNSP', '--batch-size', '2', '--rounds', '1', '--steps', '1', '--out', str(out)], cwd=root,
+                           'MNSP', '--batch-size', '4', '--rounds', '1', '--steps', '1', '--out', str(out)], cwd=root,
                           env={**os.environ, 'PYTHONPATH': str(root)}, capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr
     rows = list(csv.DictReader(open(out, encoding='utf-8')))
