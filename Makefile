@@ -59,7 +59,7 @@ notebooks: $(DEV)  ## execute every notebook
 
 pytest: $(DEV)  ## tests/
 	$(call heading,pytest)
-	$(WITH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests
+	$(WITH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 export: $(DEV)  ## after editing notebooks: write mnsp/*.py, clean the notebooks, write README.md
 	$(BIN)/nbdev-export

@@ -98,8 +98,10 @@ def web_app(
         response.headers['Referrer-Policy'] = 'no-referrer'
         return response
 
+    blocks = page(reader)
+    blocks.has_launched = True # which mounting forgets; without it gradio opens files that nobody uploaded
     theme = gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-    return gr.mount_gradio_app(app, page(reader), '/', max_file_size=int(max_megabytes * 2**20),
+    return gr.mount_gradio_app(app, blocks, '/', max_file_size=int(max_megabytes * 2**20),
                                footer_links=[], theme=theme, ssr_mode=False, enable_monitoring=False,
                                show_error=True)
 

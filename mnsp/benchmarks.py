@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['benchmarks', 'Benchmark', 'benchmark_set', 'read_list', 'subset_from_list', 'open_union14m', 'Published', 'published',
-           'beside_peers']
+           'known_sets', 'beside_peers']
 
 # %% ../nbs/14a_benchmarks.ipynb #00000003
 import csv
@@ -124,13 +124,19 @@ def published(
     return [row for row in rows.values() if benchmark in (None, row.benchmark)]
 
 # %% ../nbs/14a_benchmarks.ipynb #00000017
+def known_sets(
+    names, # of sets
+) -> dict: # name -> (benchmark, its name there), of those that `benchmark_set` knows
+    "The sets that published results can stand beside; ValueError when there are none"
+    found = {name: at for name in names if (at := benchmark_set(name))}
+    if not found:
+        raise ValueError(f"no set of a known benchmark, only {', '.join(names)}; "
+                         "name sets like their folders: IC13_test, SVT, curve, scene")
+    return found
+
 def _own_sets(evaluation):
     "The benchmark of most sets of the evaluation, and its scores by the benchmark's names"
-    found = {name: at for name in evaluation.sets if (at := benchmark_set(name))}
-    if not found:
-        names = ', '.join(evaluation.sets)
-        raise ValueError(f"evaluation has no set of a known benchmark, only {names}; "
-                         "name sets like their folders: IC13_test, SVT, curve, scene")
+    found = known_sets(evaluation.sets)
     belongs = [b for b, _ in found.values()]
     benchmark = max(benchmarks, key=belongs.count)
     bench = benchmarks[benchmark]

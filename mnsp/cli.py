@@ -116,11 +116,11 @@ def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
     return dataset, word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers,
                                 sampler=sampler, drop_last=full, **share)
 
-def _folder(out):
+def _folder(out, option='--out'):
     "OUT, made and found writable by one process"
     from mnsp.demo import prepare_out
     from mnsp.training import rank
-    return prepare_out(out) if rank() == 0 else Path(out)
+    return prepare_out(out, option) if rank() == 0 else Path(out)
 
 # %% ../nbs/20_cli.ipynb #5a8bec10
 def _callbacks(out, every, resume, settings):
@@ -315,6 +315,7 @@ def _rules(name):
 def _draw(result, sources, folder):
     "Calibration, accuracy by length and height, worst readings"
     from mnsp.diagnosis import calibration, show_breakdown, show_calibration, show_worst
+    if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
     name = 'this model'
     with _figures():
         pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
@@ -355,30 +356,37 @@ def evaluate(
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp import evaluate as e
-    from mnsp.benchmarks import beside_peers
+    from mnsp.benchmarks import beside_peers, known_sets
     from mnsp.training import processes, rank
     if peers and as_json: raise ValueError("--peers is a table: leave out --json")
     sources, compare = _to_evaluate(data, union14m, subset), _rules(rules)
-    if pictures: _folder(pictures)                                     # an error now, not after the reading
-    model = _trained(weights)
-    score, first = e.evaluate_distributed if processes() > 1 else e.evaluate, rank() == 0
-    result = score(model.read_batch, sources, batch_size=batch_size, size=model.cfg.encoder.img_size,
-                   bar=first and not as_json, rules=compare, workers=workers)
+    if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
+    if peers: known_sets(sources)
+    model, first, done = _trained(weights), rank() == 0, []
+    options = dict(batch_size=batch_size, size=model.cfg.encoder.img_size, bar=first and not as_json,
+                   rules=compare, workers=workers)
+    try:
+        if processes() > 1: result = e.evaluate_distributed(model.read_batch, sources, **options)
+        else: result = e.score_readings(e.read_words(model.read_batch, sources, into=done, **options), compare)
+    except KeyboardInterrupt:
+        finished = e.score_readings(done, compare).table() if done else 'no set was finished'
+        typer.echo(f'{finished}\ninterrupted: other sets are missing', err=as_json)
+        raise
     if not first: return
     if as_json:
         for note in result.notes(): typer.echo(note, err=True)
         typer.echo(json.dumps({k: v for k, v in result.to_dict().items() if k in _printed}, indent=1))
     else: typer.echo(result.table())
-    if peers: typer.echo('\n' + beside_peers(result))
     if pictures: _draw(result, sources, pictures)
+    if peers: typer.echo('\n' + beside_peers(result))
 
 # %% ../nbs/20_cli.ipynb #00000010
 def _files(pictures, stdin):
     "The paths that are asked for, one after the other"
     from mnsp.sources import find_images
     for path in pictures:
-        if path == '-': yield from filter(None, (line.rstrip('\r\n') for line in stdin))
-        elif Path(path).is_dir(): yield from [str(Path(path) / name) for name in find_images(path)] or [path]
+        if path == '-' and stdin: yield from _files(filter(None, (line.rstrip('\r\n') for line in stdin)), None)
+        elif os.path.isdir(path): yield from [str(Path(path) / name) for name in find_images(path)] or [path]
         else: yield path
 
 def _quiet_end():
@@ -389,22 +397,31 @@ def _quiet_end():
 def _answer(name, reading, as_json, say): # -> is it an error?
     "Print one answer"
     if failed := isinstance(reading, Exception):
-        why = str(reading).removeprefix(f'{name}: ')
+        why = 'a folder without pictures' if os.path.isdir(name) else str(reading).removeprefix(f'{name}: ')
         say(f'mnsp: {name} cannot be read: {why}', file=sys.stderr)
     answer = dict(error=why) if failed else reading.to_dict()
-    if as_json: say(json.dumps(dict(file=name, **answer), ensure_ascii=False))
+    plain = not (sys.stdout.encoding or '').lower().startswith('utf')  # else escaped, but not as JSON is
+    if as_json: say(json.dumps(dict(file=name, **answer), ensure_ascii=plain))
     elif not failed: say(f'{name}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
 
 def _lexicon(path):
     "The words of a file, one a line"
-    lines = path.read_text(encoding='utf-8-sig').splitlines()
+    try: lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f"--lexicon {path}: cannot be read as a list of words in UTF-8 ({e})") from None
     return [word for line in lines if (word := line.strip())]
+
+def _drawable(path):
+    "An error now, not after the reading, if no picture can be written there"
+    from matplotlib.backend_bases import FigureCanvasBase
+    if path.suffix[1:] not in FigureCanvasBase.filetypes:
+        raise ValueError(f"--attention {path}: give a .png file")
+    _folder(path.parent, '--attention')
 
 def _draw_readings(path, shown, urls):
     "The picture of the first readings"
     from mnsp.reading import show_readings
-    if not shown: raise ValueError(f"{path} was not written: nothing was read")
     with _figures(): show_readings(*zip(*shown), urls=urls).savefig(path, dpi=120, bbox_inches='tight')
 
 # %% ../nbs/20_cli.ipynb #559f5324
@@ -431,6 +448,7 @@ def read(
     from itertools import tee
 
     from tqdm import tqdm
+    if attention: _drawable(attention)
     reader = _trained(weights)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     words = _lexicon(lexicon) if lexicon else None
@@ -449,7 +467,9 @@ def read(
                 if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
                 bar.update()
         except BrokenPipeError: _quiet_end()
-    if attention: _draw_readings(attention, shown, urls)
+        finally:
+            if shown: _draw_readings(attention, shown, urls)           # also of a run that was interrupted
+    if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/20_cli.ipynb #a0000002

@@ -173,7 +173,7 @@ def named_sources(paths: list) -> dict: # name of the folder -> source
     if twice: raise DataError(f"two paths are called {twice.pop()!r}, but results go by that name; rename one")
     return {name: open_source(p) for name, p in zip(names, paths)}
 
-def prepare_out(out: str | Path) -> Path:
+def prepare_out(out: str | Path, option: str = '--out') -> Path: # `option`: what gave it
     "The output folder, made if missing; a clear error before any work if it cannot be written"
     out = Path(out)
     try:
@@ -181,7 +181,7 @@ def prepare_out(out: str | Path) -> Path:
         probe = out / '.writable'
         probe.write_text(''); probe.unlink()
     except OSError as e:
-        raise DataError(f"cannot write to {out}: {e.strerror or e}; give another --out") from None
+        raise DataError(f"cannot write to {out}: {e.strerror or e}; give another {option}") from None
     return out
 
 # %% ../nbs/19_demo.ipynb #00000014

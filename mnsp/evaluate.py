@@ -130,7 +130,7 @@ class ScoredReading:
     true: str # the label
     pred: str # the reading; '' for a broken picture
     confidence: float # 0..1, as the reader said
-    right: bool # by WAICS; False for a broken picture
+    right: bool # by the rules of the evaluation; False for a broken picture
     broken: bool = False # could not be opened
     reason: str = '' # why not
     height: int = 0 # of the original picture in pixels; 0: unknown
@@ -267,6 +267,7 @@ def read_words(
     workers: int = 0, # processes that decode pictures
     rules: Rules = english_rules, # when a reading is right
     part: tuple = (0, 1), # (process, processes): of every set only indices process, process + processes, …
+    into: list | None = None, # filled set by set and returned, so that who is interrupted has what was finished
 ) -> list: # of `ScoredReading`, sets and pictures in their order
     "Read every picture of the part once; DataError for a source without labels"
     if not sources:
@@ -274,7 +275,7 @@ def read_words(
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part={part}; give (process, processes) with 0 <= process < processes")
     labels = {name: known_labels(name, source) for name, source in sources.items()} # before any time is spent
-    device, readings = _device(reader) if device is None else device, []
+    device, readings = _device(reader) if device is None else device, [] if into is None else into
     for name, source in sources.items():
         words = _Part(source, range(part[0], len(source), part[1]))
         if not len(words): continue # a set smaller than the number of processes

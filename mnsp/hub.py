@@ -119,6 +119,8 @@ def load_model(
     kind: str | None = None, # what is needed: 'Recognizer', 'Pretrainer' or 'Encoder'; None: anything
 ) -> nn.Module: # in evaluation mode
     "A model from a folder of ours or from a published file (see `from_published`)"
+    if Path(path).name in ('model.safetensors', 'config.json') and Path(path).is_file():
+        raise WeightsError(f"{path} is one of two files; give the folder that holds them")
     if Path(path).is_file(): model, config = from_published(path), None
     else: config = read_config(path); model = None
     found = config['kind'] if config else type(model).__name__

@@ -10,6 +10,7 @@ __all__ = ['max_download', 'most_windows', 'fetch', 'from_array', 'from_pil', 't
 # %% ../nbs/17a_reading.ipynb #00000003
 import io
 import itertools
+import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -69,7 +70,7 @@ def from_pil(im: Image.Image, name: str) -> Image.Image: # RGB, upright
 
 # %% ../nbs/17a_reading.ipynb #0ea7fd0e
 def to_picture(
-    item, # path, bytes, PIL image, array uint8 [H, W(, C)], tensor uint8 [C, H, W], or http(s) address
+    item, # path, bytes, open file, PIL image, uint8 array [H, W(, C)] or tensor [C, H, W], http(s) address
     name: str | None = None, # how messages call it; None: the path, or what it is
     urls: bool = False, # fetch addresses
 ) -> Image.Image: # RGB, upright
@@ -80,13 +81,14 @@ def to_picture(
             raise DataError(f"{item} is an address, and nothing is fetched unless asked for: pass urls=True")
         return open_image(io.BytesIO(fetch(item)), item)
     if isinstance(item, (str, Path)):
-        if Path(item).is_dir():
+        if os.path.isdir(item):
             raise DataError(f"{item} is a folder; give its pictures, or use `mnsp read {item}`")
         if '\0' in str(item):
             raise DataError(f"{str(item)!r} is no file name; encoded pictures are given as bytes")
         return open_image(item, name or str(item))
     name = name or f'this {type(item).__name__}'
     if isinstance(item, (bytes, bytearray, memoryview)): return open_image(io.BytesIO(item), name)
+    if hasattr(item, 'read'): return open_image(item, name)
     if isinstance(item, Image.Image): return from_pil(item, name)
     if isinstance(item, torch.Tensor):
         return from_array(item.detach().cpu().movedim(0, -1).numpy() if item.ndim == 3 else item.cpu().numpy(),
@@ -118,15 +120,16 @@ def ways_to_read(
     size: tuple, # (width, height) of the picture
     cfg: RecognizerConfig,
     tall: float, # higher than wide by this factor: tried in three rotations
-    long: float, # wider than high by this factor: read in windows
+    long: float, # wider than high by this factor: read in windows, up to twice as wide as a whole too
 ) -> list: # of ways, each a list of `View`
     "In which rotations and windows a picture is read"
     ways = []
     for rotation in ((0, 90, 270) if size[1] > tall * size[0] else (0,)):
         width, height = size if rotation == 0 else size[::-1]
         aspect = min(cfg.encoder.img_size[1] / cfg.encoder.img_size[0], .4 * (cfg.max_len - 1))
-        boxes = windows(width, height, aspect) if width > long * height else [(0, 0, width, height)]
-        ways.append([View(rotation, box) for box in boxes])
+        whole = [View(rotation, (0, 0, width, height))]
+        if width > long * height: ways.append([View(rotation, box) for box in windows(width, height, aspect)])
+        if width <= 2 * long * height: ways.append(whole) # also when there are windows
     return ways
 
 # %% ../nbs/17a_reading.ipynb #0000000c
@@ -203,7 +206,7 @@ class Reading:
     text: str
     confidence: float # product over the characters and the end mark, 0..1
     confidences: tuple = () # of every character
-    positions: tuple = () # (x, y) of every character's centre, pixels of the picture as given
+    positions: tuple = () # (x, y) of every character's centre, pixels of the picture, upright
     rotation: int = 0 # by how many degrees counter-clockwise the picture was turned to be read
     windows: tuple = () # (left, top, right, bottom) in the turned picture; one, unless the line was long
     looks: tuple = field(default=(), compare=False, repr=False) # `attention`: (box, float32 (rows, cols)) each
@@ -277,7 +280,8 @@ def from_pretrained(cls:Recognizer,
     "A reader with trained weights; nothing is fetched when `path` exists or is left out"
     path = packaged_weights() if path is None else path
     if Path(path).exists(): return cls._from_pretrained(model_id=str(path))
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)): raise hub.WeightsError(_not_found.format(path, ''))
+    local = not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)) or Path(path).parent.is_dir() # a slip in a name here
+    if local: raise hub.WeightsError(_not_found.format(path, ''))
     try: return super(Recognizer, cls).from_pretrained(str(path), **kwargs)
     except OSError as e:
         raise hub.WeightsError(_not_found.format(path,
@@ -355,9 +359,12 @@ def _lexicon_ids(self:Recognizer, lexicon): # -> [W, T]
     odd = [w for w in words if not self.charset.fits(w, self.cfg.max_len)
            or any(c not in self.charset for c in w)]
     if odd:
+        small = all(self.charset.fits(w.lower(), self.cfg.max_len) and set(w.lower()) <= set(self.charset.chars)
+                    for w in odd)
         raise ValueError("lexicon: this reader cannot write "
                          f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
-                         f"{self.cfg.max_len - 1} of {self.charset!r}); leave them out")
+                         f"{self.cfg.max_len - 1} of {self.charset!r}); "
+                         f"{'give them in lower case' if small else 'leave them out'}")
     return self.charset.encode_batch(words, self.cfg.max_len)
 
 # %% ../nbs/17a_reading.ipynb #2c9210ea
@@ -375,7 +382,7 @@ def read_each(self:Recognizer,
     beams: int = 1, # beginnings kept by beam search; 1: greedy
     lexicon=None, # words: the most probable of them is the reading, and the picture is read as a whole
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
-    long: float = 8., # pictures wider than high by this factor are read in windows
+    long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
     attention: bool = False, # keep where the decoder looked (`Reading.looks`)
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
@@ -386,7 +393,7 @@ def read_each(self:Recognizer,
     items = enumerate(pictures)
     while chunk := list(itertools.islice(items, batch_size)):
         opened = _opened(chunk, urls)
-        ways = [ways_to_read(im.size, self.cfg, tall, float('inf') if lexicon else long) if im else []
+        ways = [ways_to_read(im.size, self.cfg, tall, float('inf') if words is not None else long) if im else []
                 for im, _ in opened]
         jobs = [(im, view) for (im, _), some in zip(opened, ways) for way in some for view in way]
         parts = iter(self._read_all(jobs, batch_size, beams, words))
@@ -411,12 +418,13 @@ def _read_all(self:Recognizer, jobs, batch_size, beams, words): # -> list of `_P
 def _is_many(pictures):
     "Is this several pictures?"
     if isinstance(pictures, (torch.Tensor, np.ndarray)): return pictures.ndim == 4
-    return not isinstance(pictures, (str, Path, bytes, bytearray, memoryview, Image.Image))
+    if isinstance(pictures, (str, Path, bytes, bytearray, memoryview, Image.Image)): return False
+    return hasattr(pictures, '__iter__') and not hasattr(pictures, 'read')
 
 @patch
 @delegates(Recognizer.read_each)
 def read(self:Recognizer,
-    pictures, # one (path, bytes, PIL image, uint8 array, tensor), or many: list, iterator, [B, 3, H, W] tensor
+    pictures, # one, see `to_picture`, or many: a list, an iterator, a tensor [B, 3, H, W]
     **kwargs,
 ): # a `Reading`, or a list of them for many
     "Read a picture, or many; a DataError names the first that cannot be opened"
@@ -447,11 +455,22 @@ def coloured_looks(
         shown[top:bottom, left:right] = part * (1 - alpha) + colour * alpha
     return shown
 
+def _shrunk(im, reading, scale):
+    "A picture and where was looked in it, both smaller"
+    def small(left, top, right, bottom): # at least a pixel
+        x, y = round(left / scale), round(top / scale)
+        return x, y, max(round(right / scale), x + 1), max(round(bottom / scale), y + 1)
+    return (im.resize(small(0, 0, *im.size)[2:]),
+            replace(reading, looks=tuple((small(*box), look) for box, look in reading.looks)))
+
 def _show(ax, im, reading):
     "One picture and what was read in it"
     as_read = turned(im, reading.rotation)
     scale = max(as_read.width / 1600, as_read.height / 400, 1)          # no more pixels than a page shows
-    ax.imshow(coloured_looks(as_read, reading), aspect='auto' if scale > 16 else 'equal')
+    shown = coloured_looks(*(_shrunk(as_read, reading, scale) if scale > 1 else (as_read, reading)))
+    width, height = as_read.size
+    ax.imshow(shown, aspect='auto' if scale > 16 else 'equal',
+              extent=(-.5, width - .5, height - .5, -.5))
     for k, (c, place) in enumerate(zip(reading.text, reading.positions)):
         x, _ = turned_point(*place, reading.rotation, im.size)
         ax.text(x, -.06 * as_read.height, c, color=_colours[k % len(_colours)], ha='center',

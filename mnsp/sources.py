@@ -366,7 +366,7 @@ def find_roots(file, names):
     return roots
 
 # %% ../nbs/02a_sources.ipynb #00000026
-suffixes = '.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'
+suffixes = '.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.jp2'
 lists = 'labels.tsv', 'labels.jsonl', 'gt.txt', 'annotation.jsonl', 'annotation.json'
 checked = 500_000 # lines
 

@@ -1,4 +1,5 @@
 """The web page, clicked through in a real browser: a picture dropped, the answer read, nothing loaded from elsewhere."""
+import json
 import re
 import shutil
 import socket
@@ -95,3 +96,17 @@ def test_a_taken_port_is_said(address):
     port = address.rpartition(':')[2]
     done = subprocess.run([sys.executable, '-m', 'mnsp', 'app', '--port', port], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stderr.startswith('mnsp: cannot listen') and 'Traceback' not in done.stderr
+
+
+def test_only_what_was_uploaded_is_read(address, tmp_path):
+    "A client that names a file of the server's gets an error, and does not learn whether there is one"
+    def call(**data):
+        body = json.dumps(data | dict(fn_index=0, session_hash='test')).encode()
+        request = urllib.request.Request(f'{address}/gradio_api/queue/join', body, {'Content-Type': 'application/json'})
+        urllib.request.urlopen(request, timeout=60).read()
+        for line in urllib.request.urlopen(f'{address}/gradio_api/queue/data?session_hash=test', timeout=60):
+            if line.startswith(b'data:') and (message := json.loads(line[5:]))['msg'] == 'process_completed': return message
+    SynthWords(demo_world(), 1)[0][0].save(tmp_path / 'secret.png')
+    for path in (tmp_path / 'secret.png', tmp_path / 'missing.png'):
+        answer = call(data=[dict(path=str(path), meta=dict(_type='gradio.FileData')), 1])
+        assert not answer['success'] and 'not uploaded' in answer['output']['error'], answer

@@ -119,6 +119,37 @@ def test_one_broken_picture_is_replaced_counted_and_reported(tmp_path):
     assert '1' in stdout and '7.png' in stdout
 
 
+def test_what_cannot_be_read_does_not_stop_the_rest(words, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    names = [words / '0.png', 'a' * 300, tmp_path / 'empty', words / '1.png']
+    code, stdout, stderr = run('read', *names, '--attention', tmp_path / 'sheets' / 'look.png')
+    assert code == 1 and [line.split('\t')[0] for line in stdout.splitlines()] == [str(names[0]), str(names[3])], stderr
+    assert 'a folder without pictures' in stderr and (tmp_path / 'sheets' / 'look.png').stat().st_size > 10_000
+    one_line_error(*run('read', words / '0.png', '--attention', tmp_path / 'look.xyz'), 'give a .png')
+    (tmp_path / 'latin').write_bytes(b'caf\xe9')
+    one_line_error(*run('read', words / '0.png', '--lexicon', tmp_path / 'latin'), 'latin', 'UTF-8')
+    one_line_error(*run('evaluate', '--data', words, '--peers'), 'no set of a known benchmark')
+    blocked = tmp_path / 'file'
+    blocked.write_text('')
+    one_line_error(*run('evaluate', '--data', words, '--pictures', blocked), 'give another --pictures')
+
+
+def test_an_interrupted_evaluation_keeps_the_sets_it_finished(words, tmp_path):
+    code = """from mnsp.reading import Recognizer
+read, calls = Recognizer.read_batch, []
+def interrupted(self, images):
+    calls.append(0)
+    if len(calls) == 2: raise KeyboardInterrupt
+    return read(self, images)
+Recognizer.read_batch = interrupted
+from mnsp.cli import main
+main()"""
+    told = ['evaluate', '--data', words, '--data', write_words(tmp_path / 'again', 4)]
+    done = subprocess.run([sys.executable, '-c', code, *map(str, told)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 130 and 'words' in done.stdout and 'other sets are missing' in done.stdout, done
+    assert 'again' not in done.stdout and 'Traceback' not in done.stderr
+
+
 @pytest.fixture(scope='module')
 def demo_out(tmp_path_factory, words):
     "A miniature of the demo on real folders"
