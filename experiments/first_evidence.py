@@ -9,6 +9,8 @@ the features of the same frozen MAE. The notebook nbs/experiments/first_evidence
 from dataclasses import replace
 from pathlib import Path
 
+from ablation import halves
+
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Study, comparison_command
@@ -17,11 +19,11 @@ from mnsp.study import Study, comparison_command
 def arms(size):
     "Name -> configuration"
     def learnt(cfg, **kwargs): return replace(cfg, teacher='frozen', decoder=replace(cfg.decoder, depth=1), **kwargs)
-    full = learnt(mnsp(size), align=1.)
+    full = learnt(mnsp(size), align=1., tasks=halves(3))
     return {'no pre-training': None, 'MAE': mae(size), 'LMIM': learnt(lmim(size)),
             'NSP only': replace(full, tasks=nsp_tasks(3)), 'MNSP': full}
 
 
-if __name__ == '__main__': # the decoders above and the probe here are as they were when the rows were measured
+if __name__ == '__main__': # decoders, tasks and the probe are as they were when the rows were measured
     comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)),
                        every_block=True)

@@ -67,7 +67,9 @@ class Pool:
         self.images, texts = [s.images for s in sources], [letters(t) for s in sources for t in s.labels()]
         self.ends, lengths = np.cumsum([len(i) for i in self.images]), np.array([len(t) for t in texts])
         self.order = np.argsort(lengths, kind='stable')
-        self.order = self.order[(lengths[self.order] > 0) & (lengths[self.order] < max_len)]
+        fine = np.concatenate([s.codes == 0 for s in sources])
+        self.order = self.order[(lengths[self.order] > 0) & (lengths[self.order] < max_len) & fine[self.order]]
+        if not fine.all(): print(f'{(~fine).sum()} broken pictures left out')
         self.lengths, self.texts = lengths[self.order], texts
         if device.type == 'cuda': # a million pictures take 12 GB there
             self.images = torch.cat([torch.from_numpy(np.array(i)).to(device) for i in self.images])
@@ -149,7 +151,8 @@ def pretrain(run, method, size, steps, batch_size, lr, name, seed=0):
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
     model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'))
     loader = Batches(Data(run, max_len=99), batch_size, english, seed=seed, augment=False)
-    training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1., **kept(run/name))
+    training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1.,
+                      **kept(run/name, method=method, size=size, batch_size=batch_size, lr=lr, seed=seed))
     print(save_model(model.encoder, run/name/'encoder', dict(method=method, steps=steps)))
 
 def kept(folder, **settings):
@@ -254,7 +257,8 @@ def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, sta
     torch.manual_seed(seed)
     model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
     loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow, seed=seed)
-    options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed)
+    options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed, size=size, grow=grow,
+                   start=start, average=average, start_from=start_from and Path(start_from).name)
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
     fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
@@ -334,7 +338,9 @@ def pack(run, out, megabytes, quality):
     out.mkdir(parents=True, exist_ok=True)
     for folder in sorted(f.parent for f in run.glob('*/cache.json')):
         source = CacheSource(folder)
-        texts, files = list(source.labels()), [jpeg_bytes(source.image(i), quality) for i in range(len(source))]
+        fine, texts = np.flatnonzero(source.codes == 0), list(source.labels())
+        texts, files = [texts[i] for i in fine], [jpeg_bytes(source.image(i), quality) for i in fine]
+        if len(fine) < len(source): print(f'{folder.name}: {len(source)-len(fine)} broken pictures left out')
         parts = np.cumsum([len(f)+50 for f in files])//int(1e6*megabytes)
         for k in range(parts[-1]+1):
             own = np.flatnonzero(parts == k)

@@ -137,13 +137,13 @@ class Checkpoints(Callback):
         if state: self.restore(state)
         elif rank() == 0: self.begin()
     def begin(self):
-        "Make room for a new run; ValueError rather than losing one that is not complete"
-        found = checkpoints(self.folder)
-        if found and not (last := heading(found[-1])).get('done'):
-            raise ValueError(f"{self.folder} holds a run that got to step "
-                             f"{last.get('step', 'unknown')}: go on with resume (--resume), or delete that "
-                             "folder to start anew")
-        for path in found: path.unlink()
+        "ValueError rather than writing over another run"
+        if found := checkpoints(self.folder):
+            last = heading(found[-1])
+            got, choice = (('ended at', 'give another folder (--out)') if last.get('done') else
+                           ('got to', 'go on with resume (--resume)'))
+            raise ValueError(f"{self.folder} holds a run that {got} step {last.get('step', 'unknown')}: "
+                             f"{choice}, or delete that folder to start anew")
         if self.history.path: self.history.path.unlink(missing_ok=True)
     def after_batch(self):
         due = self.budget.step() % self.every == 0

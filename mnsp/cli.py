@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
-           'EpochsOption', 'BatchOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption', 'ResumeOption',
-           'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'CompileOption', 'BrokenOption',
-           'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read',
-           'web_page', 'data_check', 'data_convert', 'data_cache', 'data_split', 'main']
+           'EpochsOption', 'BatchOption', 'CarefulOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption',
+           'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'CompileOption',
+           'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot',
+           'evaluate', 'read', 'web_page', 'data_check', 'data_convert', 'data_cache', 'data_split', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -27,6 +27,18 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
                   help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a "
                        "recogniser, read.\n\nStart with: mnsp demo")
 
+def _version(asked: bool):
+    if asked:
+        from mnsp import __version__
+        typer.echo(f'mnsp {__version__}')
+        raise typer.Exit()
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option('--version', help="Print the version, and nothing else.",
+                                          is_eager=True, callback=_version)] = False,
+): pass
+
 # %% ../nbs/20_cli.ipynb #9407f6e9
 _data = ("Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation file, parquet, ... "
          "May be given several times.")
@@ -44,6 +56,9 @@ MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many
 EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
 BatchOption = Annotated[int,
                         typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
+CarefulOption = Annotated[bool,
+                          typer.Option('--careful', help="Read each picture as a negative too and keep "
+                                                         "the surer reading: twice the time.")]
 AccumulateOption = Annotated[int,
                              typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
 ClipOption = Annotated[Optional[float],
@@ -133,6 +148,13 @@ def _callbacks(out, every, resume, settings):
     if rank() == 0 and find_spec('tensorboard'): cbs.append(TensorBoard(out / 'tensorboard'))
     return cbs
 
+def _few(loader, steps, minutes, epochs, accumulate):
+    "A note when the passes over a small data set are over before anything is learnt"
+    n = epochs * len(loader) // accumulate
+    if steps is minutes is None and n < 1000:
+        typer.echo(f'mnsp: note: {n} steps, as --epochs {epochs} gives on these data, are few; learning takes '
+                   'thousands: --steps or --minutes asks for them', err=True)
+
 def _train(train, out, save, every, resume, settings, bar, **how):
     "One stage with its log, checkpoints and weights; an interrupt keeps all of them and ends the command"
     from mnsp.training import History, rank
@@ -202,9 +224,10 @@ def pretrain(
     how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs,
                accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
-                 stream=stream)
+                 stream=stream, data=_names(data))
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
     dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
+    _few(loader, steps, minutes, epochs, accumulate)
     out = _folder(out)
     set_seed(seed)
     if teacher == 'mae':
@@ -217,15 +240,26 @@ def pretrain(
     _say(f'weights are in {out}')
 
 # %% ../nbs/20_cli.ipynb #057ee0b3
+def _names(data):
+    "What data are called, wherever they lie: a run that is taken up again may find them elsewhere"
+    return [Path(d).name for d in data or ()]
+
+def _packaged_or(reader):
+    from mnsp.reading import packaged_weights
+    return packaged_weights() if reader == 'packaged' else Path(reader)
+
 def _untrained(start, charset, max_len):
     "A recogniser of the size that fits the encoder it starts from"
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
+    start = getattr(start, 'encoder', start)
     preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
     cfg = preset(charset=charset.chars, max_len=max_len)
     return recognizer_from(start, cfg) if start else Recognizer(cfg)
 
 # %% ../nbs/20_cli.ipynb #0000000c
 _encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
+_reader = ("A reader to go on from, decoder and known characters too: a fine-tuning's folder, a published "
+           "recogniser's file, or packaged (the weights that `read` uses).")
 
 @app.command()
 @_together
@@ -233,6 +267,7 @@ def finetune(
     data: DataOption,
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
+    reader: Annotated[Optional[str], typer.Option(help=_reader)] = None,
     charset: CharsetOption = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out.")] = 25,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
@@ -250,22 +285,25 @@ def finetune(
     from mnsp import hub
     from mnsp.charset import Charset, english
     from mnsp.guidance import FinetuneAugment
+    from mnsp.recognizer import with_charset
     from mnsp.training import rank
     if stream and short_first:
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
     chars = (Charset.from_file(charset) if charset else english)
-    start = hub.load_model(encoder) if encoder else None
-    start = getattr(start, 'encoder', start)
+    if encoder and reader: raise ValueError("--encoder and --reader: give one of them to start from")
+    start = hub.load_model(_packaged_or(reader) if reader else encoder) if encoder or reader else None
+    if reader and not hasattr(start, 'char_emb'): raise ValueError(f"--reader {reader}: there is no reader in it")
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
     set_seed(seed)
-    model = _untrained(start, chars, max_len)
+    _few(loader, steps, minutes, epochs, accumulate)
+    model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
     how = dict(lr=lr, optimizer=optimizer, seed=seed, short_first=short_first, steps=steps, minutes=minutes,
                epochs=epochs, accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
     asked = dict(how, charset=chars.chars, max_len=max_len, batch_size=batch_size, stream=stream,
-                 from_scratch=start is None)
+                 from_scratch=start is None, reader=reader and Path(reader).name, data=_names(data))
     method = dict(decay=.75 if start else 1., augment=FinetuneAugment(strength=.5), compile=compile)
     _train(lambda **kw: f.finetune(model, loader, **method, **kw), out, lambda: hub.save_model(model, out),
            checkpoint_every, resume, asked, bar='fine-tuning', **how)
@@ -352,22 +390,24 @@ def evaluate(
     pictures: Annotated[Optional[Path],
                         typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
-    batch_size: BatchOption = 64, workers: WorkersOption = 0,
+    careful: CarefulOption = False, batch_size: BatchOption = 64, workers: WorkersOption = 0,
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp import evaluate as e
     from mnsp.benchmarks import beside_peers, known_sets
+    from mnsp.recognizer import careful as with_negatives
     from mnsp.training import processes, rank
     if peers and as_json: raise ValueError("--peers is a table: leave out --json")
     sources, compare = _to_evaluate(data, union14m, subset), _rules(rules)
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
     if peers: known_sets(sources)
     model, first, done = _trained(weights), rank() == 0, []
+    look = with_negatives(model.read_batch) if careful else model.read_batch
     options = dict(batch_size=batch_size, size=model.cfg.encoder.img_size, bar=first and not as_json,
                    rules=compare, workers=workers)
     try:
-        if processes() > 1: result = e.evaluate_distributed(model.read_batch, sources, **options)
-        else: result = e.score_readings(e.read_words(model.read_batch, sources, into=done, **options), compare)
+        if processes() > 1: result = e.evaluate_distributed(look, sources, **options)
+        else: result = e.score_readings(e.read_words(look, sources, into=done, **options), compare)
     except KeyboardInterrupt:
         finished = e.score_readings(done, compare).table() if done else 'no set was finished'
         typer.echo(f'{finished}\ninterrupted: other sets are missing', err=as_json)
@@ -430,8 +470,9 @@ most_drawn = 24 # pictures on the sheet of `read --attention`
 @app.command()
 def read(
     pictures: Annotated[list[str],
-                        typer.Argument(help="Picture files or folders, each picture one word or line; "
-                                            "- takes paths from stdin, one per line.")],
+                        typer.Argument(help="Picture files or folders, each picture one word or line "
+                                            "(read without its spaces); - takes paths from stdin, "
+                                            "one per line.")],
     weights: WeightsOption = None,
     as_json: Annotated[bool,
                        typer.Option('--json', help="One JSON object a line, with places and more.")] = False,
@@ -442,7 +483,7 @@ def read(
                        typer.Option(help="Text file of the words that can occur, one a line.")] = None,
     urls: Annotated[bool,
                     typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
-    batch_size: BatchOption = 32,
+    careful: CarefulOption = False, batch_size: BatchOption = 32,
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
     from itertools import tee
@@ -457,7 +498,8 @@ def read(
     if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
-    readings = reader.read_each(given, batch_size, beams, words, attention=attention is not None, urls=urls)
+    readings = reader.read_each(given, batch_size, beams, words, careful=careful,
+                                attention=attention is not None, urls=urls)
     failed, shown = 0, []
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
@@ -484,6 +526,7 @@ def web_page(
     import socket
 
     from mnsp.app import serve
+    if not find_spec('gradio'): raise ValueError("the page needs gradio: pip install 'mnsp[app]'")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: probe.bind((host, port))

@@ -135,8 +135,8 @@ def shown(self:WordDataset, i):
     if self.on_broken == 'blank':
         return torch.full((3, *self.size), 128, dtype=torch.uint8), i
     rng = np.random.default_rng((self.seed, i))
-    for _ in range(1000): # most words of a source may not fit
-        j = self._another(i, rng)
+    for k in range(1000): # most words of a source may not fit, and all its pictures may be broken
+        j = self._another(i, rng) if k < 50 else int(rng.integers(len(self)))
         image = self.read(j)
         if image is not None:
             return image, j

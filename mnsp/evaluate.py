@@ -24,6 +24,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from .data import DataError, WordDataset, word_loader
+from .sources import readable_label
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
@@ -217,11 +218,11 @@ def _device(reader):
 
 def known_labels(name, source):
     "All labels of a source, or an error that says which source has none"
-    labels = [source.label(i) for i in range(len(source))]
+    labels = [readable_label(source, i) for i in range(len(source))]
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
     if None in labels:
-        raise DataError(f"set {name!r} has no label for {source.name(labels.index(None))}; "
+        raise DataError(f"set {name!r} has no label, or none that can be read, for {source.name(labels.index(None))}; "
                         "evaluation needs labelled pictures")
     return labels
 

@@ -180,6 +180,13 @@ class Checkpoint:
     "Tensors of a published file, and what they tell about the model"
     def __init__(self, path, state, args): self.path, self.state, self.args = path, state, args
 
+    def option(self, name: str, default, kind: type, most): # of the options that the file was trained with
+        value = self.args.get(name, default)
+        if value is not default and not (isinstance(value, kind) and 0 < value <= most):
+            raise WeightsError(f"{self.path}: its option {name}={value!r} cannot be; {kind.__name__}, "
+                               f"up to {most}, is expected")
+        return value
+
     def __getitem__(self, name):
         if name not in self.state: raise WeightsError(f"{self.path} lacks {name}; the file is incomplete")
         return self.state[name]
@@ -195,7 +202,7 @@ class Checkpoint:
         part: str, # a key of `known_heads`
         dim: int,
     ) -> int:
-        said = self.args.get('heads') if part == 'recognizer' else None
+        said = self.option('heads', None, int, dim) if part == 'recognizer' else None
         heads = given or said or known_heads[part].get(dim)
         which = 'encoder_heads' if part == 'encoder' else 'decoder_heads'
         if not heads:
@@ -286,7 +293,7 @@ def _pretrainer(file, layout, encoder_heads, decoder_heads):
                             dropout=.1 if guided else 0.)
     cfg = PretrainConfig(encoder, decoder, teacher='frozen' if guided else 'pixels',
                          guide='medium' if guided else None,
-                         mask_ratio=file.args.get('mask_ratio', .8 if guided else .75))
+                         mask_ratio=file.option('mask_ratio', .8 if guided else .75, float, 1))
     teacher = Encoder(file.encoder('model_maeenc_momentum.', encoder_heads)) if guided else None
     return Pretrainer(cfg, teacher), {}
 
@@ -301,7 +308,7 @@ def _lmim_reader(file, layout, encoder_heads, decoder_heads, charset):
     cfg = RecognizerConfig(file.encoder('encoder.', encoder_heads), dim, file.depth('decoder.layer_stack'),
                            file.heads(decoder_heads, 'recognizer', dim),
                            file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], charset=charset.chars,
-                           max_len=file.args.get('max_len', 25))
+                           max_len=file.option('max_len', 25, int, 1000))
     return Recognizer(cfg), {k: f'encoder.{k}'
                              for k in ('pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
                              if k in file.state}

@@ -29,7 +29,7 @@ from PIL import Image
 from . import hub
 from .data import to_tensor
 from .recognizer import Recognizer as Network
-from .recognizer import RecognizerConfig
+from .recognizer import RecognizerConfig, per_character
 from .sources import BrokenImage, DataError, decode, open_image
 from .training import autocast
 
@@ -104,6 +104,7 @@ class View:
     "A turned picture's window"
     rotation: int # degrees counter-clockwise
     box: tuple # (left, top, right, bottom) in pixels of the turned picture
+    negative: bool = False
 
 def windows(
     width: int, height: int, # of the line
@@ -121,6 +122,7 @@ def ways_to_read(
     cfg: RecognizerConfig,
     tall: float, # higher than wide by this factor: tried in three rotations
     long: float, # wider than high by this factor: read in windows, up to twice as wide as a whole too
+    careful: bool = False, # each way with negatives too
 ) -> list: # of ways, each a list of `View`
     "In which rotations and windows a picture is read"
     ways = []
@@ -130,7 +132,7 @@ def ways_to_read(
         whole = [View(rotation, (0, 0, width, height))]
         if width > long * height: ways.append([View(rotation, box) for box in windows(width, height, aspect)])
         if width <= 2 * long * height: ways.append(whole) # also when there are windows
-    return ways
+    return ways + [[replace(view, negative=True) for view in way] for way in ways if careful]
 
 # %% ../nbs/17a_reading.ipynb #0000000c
 def turned(im: Image.Image, rotation: int) -> Image.Image: # turned counter-clockwise
@@ -216,7 +218,7 @@ class Reading:
     @property
     def per_character(self) -> float: # geometric mean over the characters and the end mark
         "Confidence that can be compared between texts of different length"
-        return self.confidence ** (1 / (len(self.text) + 1))
+        return per_character(self.text, self.confidence)
 
     def to_dict(self) -> dict: # ready for JSON, without `looks`
         "The reading as plain numbers"
@@ -383,6 +385,7 @@ def read_each(self:Recognizer,
     lexicon=None, # words: the most probable of them is the reading, and the picture is read as a whole
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
     long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
+    careful: bool = False, # read negatives too, and keep the surer reading; twice the time
     attention: bool = False, # keep where the decoder looked (`Reading.looks`)
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
@@ -393,8 +396,8 @@ def read_each(self:Recognizer,
     items = enumerate(pictures)
     while chunk := list(itertools.islice(items, batch_size)):
         opened = _opened(chunk, urls)
-        ways = [ways_to_read(im.size, self.cfg, tall, float('inf') if words is not None else long) if im else []
-                for im, _ in opened]
+        longest = long if words is None else float('inf')
+        ways = [ways_to_read(im.size, self.cfg, tall, longest, careful) if im else [] for im, _ in opened]
         jobs = [(im, view) for (im, _), some in zip(opened, ways) for way in some for view in way]
         parts = iter(self._read_all(jobs, batch_size, beams, words))
         for (im, error), some in zip(opened, ways):
@@ -410,6 +413,8 @@ def _read_all(self:Recognizer, jobs, batch_size, beams, words): # -> list of `_P
     for at in range(0, len(jobs), batch_size):
         some = jobs[at:at + batch_size]
         images = torch.stack([to_tensor(turned(im, v.rotation).crop(v.box), size) for im, v in some])
+        negative = torch.tensor([v.negative for _, v in some])
+        images[negative] = 255 - images[negative]
         parts += self._read_views(images, [v for _, v in some], beams, words)
     self.train(was_training)
     return parts

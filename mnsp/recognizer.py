@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['Attention', 'DecoderLayer', 'RecognizerConfig', 'recognizer_small', 'recognizer_fast', 'recognizer_tiny',
-           'Recognizer', 'rounded_weights', 'finest_encoder', 'recognizer_from', 'learnt_rows', 'with_charset']
+           'Recognizer', 'rounded_weights', 'per_character', 'careful', 'finest_encoder', 'recognizer_from',
+           'learnt_rows', 'with_charset']
 
 # %% ../nbs/12_recognizer.ipynb #00000003
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -327,6 +329,23 @@ def beam_search(self:Recognizer,
         ended = ended.gather(1, source) | (char == cs.eos)
         if ended[:, 0].all(): break
     return written.view(B, beams, -1)[:, 0, 1:], score[:, 0]
+
+# %% ../nbs/12_recognizer.ipynb #c0000002
+def per_character(
+    text: str,
+    confidence: float, # of the whole word and its end mark
+) -> float: # 0..1, geometric mean over the characters and the end mark
+    "Confidence that can be compared between words of different length"
+    return confidence ** (1 / (len(text) + 1))
+
+def careful(
+    read: Callable, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
+) -> Callable: # the same, in twice the time
+    "Read every picture as a negative too; the surer reading counts"
+    def surer(images):
+        return [max(both, key=lambda answer: per_character(*answer))
+                for both in zip(read(images), read(255 - images))]
+    return surer
 
 # %% ../nbs/12_recognizer.ipynb #b0000009
 @patch

@@ -286,11 +286,11 @@ def robustness(
     bar: bool = True, # show progress
 ) -> Robustness:
     "Read the same words again and again while they wear out"
-    images, labels = source if isinstance(source, tuple) else load_words(source, n, size)
+    images, labels = (part[:n] for part in source) if isinstance(source, tuple) else load_words(source, n, size)
     if len(images) != len(labels) or not len(images):
         raise ValueError(f"{len(images)} images for {len(labels)} labels; "
                          "give one label each, and at least one")
-    names, severities = list(names or families), sorted({float(s) for s in severities} - {0.})
+    names, severities = list(dict.fromkeys(names or families)), sorted({float(s) for s in severities} - {0.})
     if unknown := [k for k in names if k not in families]:
         raise ValueError(f"names: {unknown[0]!r} is no family; there are {', '.join(families)}")
     if not severities or not 0 < severities[0] <= severities[-1] <= 1:

@@ -25,6 +25,7 @@ import re
 import tempfile
 import warnings
 import zlib
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import lmdb
@@ -313,25 +314,35 @@ class ListedSource(Source):
         if not self.n:
             raise DataError(f"{file} lists no images")
         self.parse = row_parser(self.file, self.lines[0])
-        first = [self._row(i) for i in range(min(self.n, 20))]
+        first = [self._parsed(line, number) for number, line in islice(self.lines.numbered(), 20)]
         self.labelled = any(text is not None for _, text in first)
         self.roots = roots or find_roots(self.file, [name for name, _ in first])
 
-    def name(self, i): return self._row(i)[0]
-    def label(self, i): return self._row(i)[1]
-    def image(self, i, size=None): name = self.name(i); return open_image(self.path_of(name), name, size)
-    def data(self, i): name = self.name(i); return read_file(self.path_of(name), name)
+    def label(self, i): return self._row(i, BrokenLabel)[1]
+    def image(self, i, size=None): name, _ = self._row(i); return open_image(self.path_of(name), name, size)
+    def data(self, i): name, _ = self._row(i); return read_file(self.path_of(name), name)
 
-    def labels(self): return (self._parsed(line, number=number)[1] for number, line in self.lines.numbered())
+    def name(self, i):
+        try:
+            return self._row(i)[0]
+        except BrokenImage:
+            return f'{self.file}, entry {self._at(i)+1}'
+
+    def labels(self): return (self._parsed(line, number)[1] for number, line in self.lines.numbered())
 
     def path_of(self, name):
         "The file of the picture that is called so"
         paths = [os.path.join(root, name) for root in self.roots]
         return next((p for p in paths if os.path.exists(p)), paths[0])
 
-    def _row(self, i): return self._parsed(self.lines[self._at(i)], i)
+    def _row(self, i, error=BrokenImage):
+        "(file, text) of one item; a bad line is one broken item among many"
+        try:
+            return self._parsed(self.lines[self._at(i)], 0)
+        except DataError:
+            raise error(f'{self.file}, entry {self._at(i)+1}') from None
 
-    def _parsed(self, line, i=None, number=None):
+    def _parsed(self, line, number):
         "(file, text) of a line; DataError names the line"
         try:
             errors = 'strict' if self.file else 'surrogateescape' # a file's name need not be UTF-8
@@ -340,7 +351,6 @@ class ListedSource(Source):
             wrong = 'not UTF-8; save the file in UTF-8'
         except ValueError as e:
             wrong = f"{line[:40].decode(errors='replace')!r} {e}"
-        number = number or next(k for j, (k, _) in enumerate(self.lines.numbered()) if j == self._at(i))
         raise DataError(f"{self.file}, line {number}: {wrong}")
 
 # %% ../nbs/02a_sources.ipynb #00000024
@@ -419,7 +429,7 @@ def check_list(source):
     "DataError when a line is wrong or a listed picture is not there"
     listings, missing = {}, []
     for number, line in source.lines.numbered():
-        name, _ = source._parsed(line, number=number)
+        name, _ = source._parsed(line, number)
         inside, base = os.path.split(name)
         if inside not in listings:
             places = [os.path.join(root, inside) for root in source.roots]
@@ -505,19 +515,24 @@ class LmdbSource(Source):
 @patch
 def label(self:LmdbSource, i):
     key = f'label-{self._at(i)+1:09d}'
-    data = self._get(key)
     try:
+        data = self._get(key)
         return None if data is None else data.decode('utf-8')
-    except UnicodeDecodeError:
-        raise BrokenLabel(f"{self.path}, key {key}: not UTF-8") from None
+    except (UnicodeDecodeError, lmdb.Error) as e:
+        wrong = 'unreadable' if isinstance(e, lmdb.Error) else 'not UTF-8'
+        raise BrokenLabel(f"{self.path}, key {key}: {wrong}") from None
 
 @patch
 def labels(self:LmdbSource):
-    with environment(self.place).begin() as transaction:
-        for i in range(1, self.n+1):
-            data = transaction.get(b'label-%09d' % i)
-            text = None if data is None else data.decode('utf-8', 'replace')
-            yield None if text is None or '\ufffd' in text else text
+    done = 0
+    try:
+        with environment(self.place).begin() as transaction:
+            for done in range(self.n):
+                data = transaction.get(b'label-%09d' % (done+1))
+                text = None if data is None else data.decode('utf-8', 'replace')
+                yield None if text is None or '\ufffd' in text else text
+    except lmdb.Error: # a damaged page ends the transaction
+        yield from (readable_label(self, i) for i in range(done, self.n))
 
 @patch
 def data(self:LmdbSource, i):

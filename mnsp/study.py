@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
            'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at',
-           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'same_budget', 'curve_row',
-           'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
+           'probe', 'worn', 'measure', 'read_rows', 'whole_lines', 'append_rows', 'this_commit', 'compare',
+           'same_budget', 'curve_row', 'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
 import argparse
 import copy
 import csv
+import io
 import json
 import shlex
 import shutil
 import subprocess
 import time
+import warnings
 import zlib
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
@@ -43,7 +45,7 @@ from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .synth import SynthWords, World, demo_world
-from .training import History, autocast, fit, make_optimizer, pretrain
+from .training import History, autocast, fit, make_optimizer, pretrain, write_atomically
 
 # %% ../nbs/21_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise
@@ -97,12 +99,14 @@ class StudyData:
         self.labelled = self.spelt(self.cached([known, *(s for s in train if s.labelled)]))
         held = {'': [held], 'crops': [s for s in valid if s.labelled],
                 **{k: [v] for k, v in (tests or {}).items()}}
-        self.held_out = {name: self.cached(sources) for name, sources in held.items() if sources}
+        self.held_out = {name: self.cached(sources, 'blank') for name, sources in held.items() if sources}
         self.masks = torch.stack([torch.from_numpy(held[''][0].render(i).mask)
                                   for i in range(min(128, study.held_out))])
 
-    def cached(self, sources: list) -> Cached:
-        return Cached(WordDataset(Concat(sources)), bar=False, workers=self.workers)
+    def cached(self, sources: list, on_broken: str = 'replace') -> Cached: # 'blank': a broken word stays, unread
+        words = Cached(WordDataset(Concat(sources), on_broken=on_broken), bar=False, workers=self.workers)
+        if words.dataset.counts(): warnings.warn(words.report(), stacklevel=2)
+        return words
 
     def fingerprint(self) -> list: # number, checksum of a thousand
         "What tells these pictures for pre-training from others"
@@ -318,7 +322,7 @@ def kept_or_pretrained(
     if keep: folder.mkdir(parents=True, exist_ok=True)
     encoder, losses = pretrain_arm(arm, data, study, seed, teacher, cbs,
                                    folder / 'losses.csv' if keep else None)
-    seconds = time.monotonic() - start
+    seconds = max(time.monotonic() - start, losses[-1]['seconds'] if losses else 0.) # with those before it died
     if keep:
         save_model(encoder, folder, dict(asked=asked, losses=losses, seconds=seconds))
         shutil.rmtree(folder / 'checkpoints', ignore_errors=True)     # none without pre-training
@@ -399,13 +403,18 @@ def measure(
 def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty as None
     "Rows of a CSV file"
     if not Path(path).is_file(): return []
+    lines = whole_lines(path).splitlines()
     def value(text):
         for kind in (int, float):
             try: return kind(text)
             except ValueError: pass
         return text or None
-    with open(path, newline='', encoding='utf-8') as f:
-        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(f)]
+    return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(lines)]
+
+def whole_lines(path: str | Path) -> str: # '' where there is no file
+    "A text without a last line that was cut off while it was written"
+    text = Path(path).read_bytes().decode() if Path(path).is_file() else ''
+    return text[:text.rfind('\n') + 1]
 
 def append_rows(path: str | Path, rows: list):
     "Add rows to a CSV file; the first one writes the header"
@@ -414,10 +423,12 @@ def append_rows(path: str | Path, rows: list):
     if old and list(old[0]) != list(rows[0]):
         raise ValueError(f"{path} has other columns than the new rows, so it is of another "
                          "comparison; give another file")
-    with open(path, 'a', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, rows[0])
-        if not old: writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, rows[0])
+    if not old: writer.writeheader()
+    writer.writerows(rows)
+    whole = (whole_lines(path) if old else '') + text.getvalue()
+    write_atomically(path, lambda p: p.write_bytes(whole.encode()))
 
 def this_commit() -> str: # '' where there is no git
     "The commit of the code that runs; '+' if files differ from it"
@@ -443,7 +454,7 @@ def compare(
     arms = {name: arm if isinstance(arm, Arm) else Arm(arm) for name, arm in arms.items()}
     facts = dict(commit=this_commit(),
                  device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')
-    same_budget(read_rows(path), arms, study, path)
+    same_budget(read_rows(path), arms, study, path, command)
     for seed in seeds:
         done = {(r['arm'], r['seed']) for r in read_rows(path)}
         todo = {name: arm for name, arm in arms.items() if (name, seed) not in done}
@@ -456,15 +467,19 @@ def compare(
                 teachers[n], *_ = kept_or_pretrained(f'MAE of {n} steps', first, words, shorter,
                                                      seed, keep=keep)
             row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep)
-            if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
             again = f'{command} --arms {shlex.quote(name)} --seeds {seed}' if command else ''
             append_rows(path, [row | facts | dict(command=again)])
+            if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
     return read_rows(path)
 
-def same_budget(rows: list, arms: dict, study: Study, path):
-    "ValueError when rows of these arms were measured with another budget, which no table may mix"
+def same_budget(rows: list, arms: dict, study: Study, path, command: str = ''):
+    "ValueError when rows were measured by another command or with another budget, which no table may mix"
     for row in rows:
+        then = (row.get('command') or '').split(' --arms ')[0]
+        if command and then and then != command:
+            raise ValueError(f"{path}: {row['arm']!r} was measured by {then!r}, not {command!r}; "
+                             "give another --out")
         if row['arm'] not in arms: continue
         now = dict(size=study.size, batch_size=study.batch_size, steps=arms[row['arm']].own_steps(study.steps))
         other = [f'{k} was {row[k]}, is {v}' for k, v in now.items() if row[k] != v]

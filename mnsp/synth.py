@@ -25,7 +25,6 @@ import numpy as np
 from matplotlib import font_manager, get_data_path
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from wordfreq import top_n_list
 
 # %% ../nbs/01_synth.ipynb #00000006
 @dataclass(frozen=True)
@@ -157,6 +156,7 @@ def cases(word, world):
 @lru_cache(32)
 def vocabulary(world, split=None):
     "The dictionary words of a world, frequent ones first"
+    from wordfreq import top_n_list # here, since it takes a second, and who reads words needs none
     letters = set(world.alphabet.lower())
     return [w for w in top_n_list(world.language, world.dictionary)
             if world.min_len <= len(w) <= world.max_len and letters.issuperset(w)

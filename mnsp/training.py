@@ -196,7 +196,7 @@ class SafeStep(Callback):
 
     def before_fit(self):
         device = next(self.model.parameters()).device
-        self.grad_norm, self.skipped, self.in_a_row, self.worst = torch.zeros(4, device=device).unbind()
+        self.grad_norm, self.skipped, self.in_a_row = torch.zeros(3, device=device).unbind()
 
     def after_loss(self):
         self.learn.loss_grad = self.loss_grad * torch.where(self.loss_grad.isfinite(), 1., torch.nan)
@@ -207,20 +207,19 @@ class SafeStep(Callback):
         if self.clip: nn.utils.clip_grads_with_norm_(params, self.clip, self.grad_norm)
         self.opt.opt.bad = bad = (~self.grad_norm.isfinite()).float()
         self.skipped, self.in_a_row = self.skipped + bad, (self.in_a_row + 1) * bad
-        self.worst = torch.maximum(self.worst, self.in_a_row)
 
     def check(self):
         "FloatingPointError when the last steps were all skipped; waits for the device"
-        if self.worst.item() >= self.patience:
+        if self.in_a_row.item() >= self.patience:
             saved = getattr(getattr(self.learn, 'checkpoints', None), 'written', None)
-            message = (f"the loss was not finite {int(self.worst)} steps in a row, "
+            message = (f"the loss was not finite {int(self.in_a_row)} steps in a row, "
                        f"up to step {self.budget.step()}")
             message += "; lower the learning rate, or clip the gradient"
             raise FloatingPointError(message + (f"; the last good checkpoint is {saved}" if saved else ''))
 
-    def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row, self.worst]))
+    def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row]))
     def load_state_dict(self, state):
-        self.skipped, self.in_a_row, self.worst = state['counts'].to(self.grad_norm.device).unbind()
+        self.skipped, self.in_a_row = state['counts'][:2].to(self.grad_norm.device).unbind()
 
 # %% ../nbs/11a_training.ipynb #00000018
 def processes() -> int:
@@ -242,17 +241,19 @@ class Budget(Callback):
     order, run_valid = 75, False
     def __init__(self, minutes: float | None = None, steps: int | None = None, accumulate: int = 1):
         self.minutes, self.steps, self.accumulate = minutes, steps, accumulate
-    def before_fit(self): self.start, self.empty = time.monotonic(), 0
-    def before_train(self): self.follow(); self.before = self.train_iter
-    def after_batch(self): self.follow()
+    def before_fit(self): self.start, self.empty, self.share = time.monotonic(), 0, 0.
+    def before_train(self): # streams of several processes end at different steps: others are not asked here
+        self.before = self.train_iter
+        self.follow(self.share if self.steps is None else self.used())
+    def after_batch(self): self.follow(self.used())
     def after_train(self):
         self.empty = self.empty + 1 if self.train_iter == self.before else 0
         if self.empty > 1: # a resumed run may begin where a pass ends
             raise ValueError("a pass over the data gave no batch; lower batch_size or workers, or add pictures")
-    def follow(self):
+    def follow(self, share: float):
         "Set `pct_train`; end the run when it is 1"
-        self.learn.pct_train = min(1., self.used())
-        if self.pct_train >= 1: raise CancelFitException()
+        self.share = self.learn.pct_train = min(1., share)
+        if share >= 1: raise CancelFitException()
     def used(self) -> float: # share of the budget
         if self.steps is not None: return self.step() / self.steps
         seconds = self.seconds()
@@ -264,7 +265,9 @@ class Budget(Callback):
     def step(self) -> int: return self.train_iter // self.accumulate
     def between(self) -> bool: return self.train_iter % self.accumulate == 0 # two steps, not two batches of one
     def state_dict(self): return dict(seconds=self.seconds())
-    def load_state_dict(self, state): self.start = time.monotonic() - state['seconds']
+    def load_state_dict(self, state):
+        self.start = time.monotonic() - state['seconds']
+        if self.steps is None: self.share = state['seconds'] / (60 * self.minutes)
 
 # %% ../nbs/11a_training.ipynb #0000001c
 class TeacherUpdate(Callback):
@@ -483,7 +486,10 @@ def fit(
 ) -> Learner: # `.history.rows` has the losses
     "Train with warm-up, cosine, clipping and half precision: a fastai Learner with the callbacks above"
     if not len(loader): raise ValueError("the loader has no batch; lower batch_size or add pictures")
-    model.to(device or default_device())
+    if warmup + hold > 1:
+        raise ValueError(f"warmup={warmup:g} and hold={hold:g}, shares of the run, are more than 1 together")
+    device = torch.device(device or default_device())
+    model.to(device)
     hold_memory()
     if compile: compile_blocks(model)
     rates = [g['lr'] for g in opt.opt.param_groups]
@@ -499,8 +505,9 @@ def fit(
                  Budget(minutes, steps, accumulate), history or History(), interrupt, *cbs]
     if accumulate > 1: callbacks.append(accumulated(loader, accumulate))
     if bar is not None: callbacks.append(Progress(bar))
-    learn = NonBlockingLearner(DataLoaders(loader, []), model, loss_func, opt_func=opt, cbs=callbacks,
-                               default_cbs=False)
+    dls = DataLoaders(loader, [])
+    dls._device = device                                            # else fastai moves the model to its own choice
+    learn = NonBlockingLearner(dls, model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
     try:
         with interrupt: learn.fit(1_000_000)                        # epochs; `Budget` ends it
     except FloatingPointError as e: # without fastai's preface
@@ -532,6 +539,7 @@ def pretrain(
 
 def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
+    if lr <= 0: raise ValueError(f"lr must be more than 0, got {lr:g}")
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
 # %% ../nbs/11a_training.ipynb #00000032

@@ -79,6 +79,20 @@ def test_pretrain_finetune_evaluate_read(trained, words):
     assert stdout.split('\t')[0] == str(words / '0.png') and len(stdout.strip('\n').split('\t')) == 3
 
 
+def test_going_on_from_a_reader(trained, words, tmp_path):
+    "Decoder and characters stay; a folder that holds a run is not written over"
+    from mnsp.hub import load_model
+    args = ['finetune', '--data', words, '--steps', 1, '--batch-size', 16, '--workers', 0, '--out', tmp_path / 'more', '--reader']
+    code, stdout, stderr = run(*args, trained / 'r')
+    assert code == 0, stderr
+    before, after = (load_model(p).state_dict() for p in (trained / 'r', tmp_path / 'more')) # the first step's rate is nought
+    assert all((before[k] == after[k]).all() for k in before)
+    one_line_error(*run(*args, trained / 'r'), 'ended at step 1', 'another folder')
+    one_line_error(*run(*args, trained / 'p'), 'no reader')
+    one_line_error(*run(*args, trained / 'r', '--encoder', trained / 'p'), 'give one of them')
+    assert run('--version')[1].startswith('mnsp ')
+
+
 def test_bad_data(tmp_path, trained):
     out = tmp_path / 'out'
     empty = tmp_path / 'empty'
@@ -306,6 +320,8 @@ def test_ways_to_evaluate(tmp_path, trained, words):
     one_line_error(*run(*command, '--peers'), 'words')
     one_line_error(*run(*command, '--rules', 'german'), 'english or chinese')
     one_line_error(*run('evaluate', '--weights', trained / 'r', '--union14m', words), 'Union14M-Benchmark')
+    code, stdout, stderr = run(*command, '--careful', '--json')
+    assert code == 0 and json.loads(stdout)['sets']['words']['n'] == 48, stderr
     iiit = write_words(tmp_path / 'IIIT5K_test', 4)
     code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', iiit, '--peers')
     assert code == 0, stderr
@@ -325,7 +341,7 @@ def test_read_many(tmp_path, trained):
     assert [row[0] for row in rows[:3]] == [str(folder / f'{i}.png') for i in (0, 1, 10)]
     assert '7.png cannot be read: unreadable' in stderr
     names = '\n'.join(map(str, [folder / '1.png', folder / 'none.png', folder / '2.png']))
-    code, stdout, stderr = run('read', '-', *weights, '--json', '--attention', tmp_path / 'a.png', input=names)
+    code, stdout, stderr = run('read', '-', *weights, '--json', '--careful', '--attention', tmp_path / 'a.png', input=names)
     first, missing, last = map(json.loads, stdout.splitlines())
     assert code == 1 and missing == dict(file=str(folder / 'none.png'), error='missing')
     assert (first['file'], last['file']) == (str(folder / '1.png'), str(folder / '2.png'))

@@ -36,6 +36,7 @@ def run(world, work, *args):
     processes = [FORK.Process(target=child, args=(rank, world, port, work, args)) for rank in range(world)]
     for p in processes: p.start()
     for p in processes: p.join(300)
+    for p in processes: p.kill()                                     # where one waits for ever
     return [p.exitcode for p in processes]
 
 
@@ -65,6 +66,28 @@ def test_same_curve_as_one_process_with_twice_the_batch(tmp_path):
         curves.append(torch.tensor([float(row[1]) for row in log(out)[1:]]))
     assert len(curves[0]) == 10 and curves[0][-1] < curves[0][0]
     assert torch.allclose(*curves, rtol=1e-3), curves
+
+
+def uneven_streams(out, batch_size):
+    "A run by the clock over 31 words: a pass has two batches in one process and one in the other"
+    from mnsp.data import SourceStream, WordStream, word_loader
+    from mnsp.pretrain import Pretrainer, mae
+    from mnsp.scale_out import Parallel, together
+    from mnsp.synth import SynthWords, demo_world
+    from mnsp.training import History, pretrain, processes, rank
+    with together():
+        stream = WordStream(SourceStream(SynthWords(demo_world(), 31, seed=0), rank(), processes(), True, 0))
+        loader = word_loader(stream, batch_size, drop_last=True)
+        pretrain(Pretrainer(mae('nano')), loader, lr=1e-3, minutes=.05, cbs=[Parallel()],
+                 history=History(every=1, path=out / str(rank()) / 'log.csv'))
+
+
+def test_a_budget_of_minutes_ends_streams_of_different_length(tmp_path):
+    "What processes tell each other about time must not meet what they tell about gradients"
+    for rank in '01': (tmp_path / rank).mkdir()
+    assert run(2, uneven_streams, tmp_path, 8) == [0, 0]
+    first, second = (log(tmp_path / rank) for rank in '01')
+    assert len(first) == len(second) > 3
 
 
 @pytest.fixture(scope='module')

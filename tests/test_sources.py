@@ -32,6 +32,7 @@ from mnsp.data import (
 )
 from mnsp.pretrain import Pretrainer, mae
 from mnsp.sources import (
+    BrokenLabel,
     CacheSource,
     Concat,
     FolderSource,
@@ -786,3 +787,28 @@ def test_every_source_survives_pickling_and_gives_the_same(table, tmp_path, unio
             assert again.name(i) == source.name(i) and len(again) == len(source)
         with pytest.raises(IndexError):
             source[len(source)]
+
+
+def test_a_bad_line_met_on_the_way_is_one_broken_item(tmp_path):
+    "A list that is opened by itself is not checked line by line: what is wrong in it is met, counted and replaced"
+    folder = write_pictures(tmp_path, 30)
+    file = folder/'list.tsv'
+    file.write_text(''.join(f'{i}.png\tword\n' if i != 24 else 'no tab here\n' for i in range(30)))
+    words = WordDataset(open_source(file))
+    assert words[24][1] != 24 and words[3][1] == 3
+    (name, reason), = words.broken()
+    assert reason == 'unreadable' and name.endswith('list.tsv, entry 25')
+    with pytest.raises(BrokenLabel, match='entry 25'): words.label(24)
+    with pytest.raises(DataError, match='line 25'): list(words.source.labels())
+
+
+def test_labels_behind_a_damaged_page_of_an_lmdb(tmp_path):
+    path = write_lmdb(tmp_path/'l', [b'x'*300]*600, ['word']*600)
+    file = path/'data.mdb'
+    data = bytearray(file.read_bytes())
+    page = data.find(b'label-000000500') // 4096 * 4096
+    data[page:page + 4096] = b'\xff' * 4096
+    file.write_bytes(data)
+    found = list(open_source(path).labels())
+    assert len(found) == 600 and found[0] == found[-1] == 'word' and found[499] is None
+    with pytest.raises(BrokenLabel, match='unreadable'): open_source(path).label(499)
