@@ -258,7 +258,7 @@ def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, sta
     model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
     loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow, seed=seed)
     options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed, size=size, grow=grow,
-                   start=start, average=average, start_from=start_from and Path(start_from).name)
+                   start=start, average=average)
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
     fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from .encoder import Encoder
 from .pretrain import PretrainConfig, Pretrainer
-from .training import autocast, compile_blocks, decays, hold_memory, make_optimizer
+from .training import autocast, compile_blocks, decays, has_bf16, hold_memory, make_optimizer
 
 # %% ../nbs/11d_speed.ipynb #00000007
 @dataclass(frozen=True)
@@ -190,11 +190,12 @@ def gflop(
 # %% ../nbs/11d_speed.ipynb #0000001b
 def matrix_rate(
     device: torch.device | str = 'cpu',
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None, # None: what `autocast` computes in there
     tries: int = 8,
 ) -> float: # 10⁹ operations per second
     "The best rate of large square products"
     device = torch.device(device)
+    dtype = dtype or (torch.bfloat16 if has_bf16(device) else torch.float32)
     n = 8192 if device.type == 'cuda' else 2048
     a, b = torch.randn(2, n, n, device=device).to(dtype)
     mark = Marks(device)
