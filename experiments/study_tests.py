@@ -20,7 +20,7 @@ from probe_seeds import kept_encoders
 from mnsp.data import open_source
 from mnsp.encoder import Encoder
 from mnsp.recognizer import finest_encoder
-from mnsp.study import StudyData, append_rows, probe, read_rows, this_commit
+from mnsp.study import StudyData, _asked, append_rows, probe, read_rows, this_commit
 
 here = Path(__file__).parent
 
@@ -46,16 +46,15 @@ def main():
     tests = {Path(p).name: open_source(p) for p in args.test}
     data = StudyData(study, 2, crops=[open_source(p) for p in args.data], tests=tests)
     facts = dict(commit=this_commit(), device='cpu')
-    names = ' '.join(Path(p).name for p in args.data), ' '.join(tests)
     for seed in args.seeds:
         for name, encoder in encoders(seed):
             if (name, seed) in {(r['encoder'], r['seed']) for r in read_rows(args.out)}: continue
             start = time.monotonic()
             read = probe(finest_encoder(encoder), data, study, seed)
             row = {k: round(v, 2) for k, v in read.items() if 'loss' not in k}
-            command = f'study_tests.py --data {names[0]} --test {names[1]} --seeds {seed}'
             append_rows(args.out, [dict(encoder=name, seed=seed, tune_steps=study.tune_steps, **row,
-                                        seconds=round(time.monotonic() - start), **facts, command=command)])
+                                        seconds=round(time.monotonic() - start), **facts,
+                                        command=f'{_asked(parser, args)} --seeds {seed}')])
             print(name, seed, {k: v for k, v in row.items() if k.startswith('tuned_ned')}, flush=True)
 
 

@@ -879,7 +879,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.study.study_world': ('study.html#study_world', 'mnsp/study.py'),
                             'mnsp.study.this_commit': ('study.html#this_commit', 'mnsp/study.py'),
                             'mnsp.study.tuned_probe': ('study.html#tuned_probe', 'mnsp/study.py'),
-                            'mnsp.study.whole_lines': ('study.html#whole_lines', 'mnsp/study.py'),
                             'mnsp.study.worn': ('study.html#worn', 'mnsp/study.py')},
             'mnsp.synth': { 'mnsp.synth.Layout': ('synth.html#layout', 'mnsp/synth.py'),
                             'mnsp.synth.SynthWords': ('synth.html#synthwords', 'mnsp/synth.py'),
@@ -1055,5 +1054,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.training.read_log': ('training.html#read_log', 'mnsp/training.py'),
                                'mnsp.training.show_losses': ('training.html#show_losses', 'mnsp/training.py'),
                                'mnsp.training.show_runs': ('training.html#show_runs', 'mnsp/training.py'),
+                               'mnsp.training.whole_lines': ('training.html#whole_lines', 'mnsp/training.py'),
                                'mnsp.training.write_atomically': ('training.html#write_atomically', 'mnsp/training.py'),
                                'mnsp.training.write_rows': ('training.html#write_rows', 'mnsp/training.py')}}}

@@ -114,10 +114,10 @@ def _together(command):
         with together(): return command(*args, **kwargs)
     return run
 
-def _say(text):
+def _say(text, err=False):
     "Print, in one process"
     from mnsp.training import rank
-    if rank() == 0: typer.echo(text)
+    if rank() == 0: typer.echo(text, err=err)
 
 # %% ../nbs/20_cli.ipynb #12fcd468
 def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
@@ -152,8 +152,8 @@ def _few(loader, steps, minutes, epochs, accumulate):
     "A note when the passes over a small data set are over before anything is learnt"
     n = epochs * len(loader) // accumulate
     if steps is minutes is None and n < 1000:
-        typer.echo(f'mnsp: note: {n} steps, as --epochs {epochs} gives on these data, are few; learning takes '
-                   'thousands: --steps or --minutes asks for them', err=True)
+        _say(f'mnsp: note: {n} steps, as --epochs {epochs} gives on these data, are few; learning takes '
+             'thousands: --steps or --minutes asks for them', err=True)
 
 def _train(train, out, save, every, resume, settings, bar, **how):
     "One stage with its log, checkpoints and weights; an interrupt keeps all of them and ends the command"
@@ -285,14 +285,16 @@ def finetune(
     from mnsp import hub
     from mnsp.charset import Charset, english
     from mnsp.guidance import FinetuneAugment
-    from mnsp.recognizer import with_charset
+    from mnsp.recognizer import Recognizer, with_charset
     from mnsp.training import rank
     if stream and short_first:
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
     chars = (Charset.from_file(charset) if charset else english)
     if encoder and reader: raise ValueError("--encoder and --reader: give one of them to start from")
-    start = hub.load_model(_packaged_or(reader) if reader else encoder) if encoder or reader else None
-    if reader and not hasattr(start, 'char_emb'): raise ValueError(f"--reader {reader}: there is no reader in it")
+    source = _packaged_or(reader) if reader else encoder
+    start = hub.load_model(source) if source else None
+    if reader and not isinstance(start, Recognizer):
+        raise ValueError(f"--reader {reader}: there is no reader in it")
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
@@ -525,8 +527,9 @@ def web_page(
     "Serve a page that reads the pictures one drops on it."
     import socket
 
-    from mnsp.app import serve
-    if not find_spec('gradio'): raise ValueError("the page needs gradio: pip install 'mnsp[app]'")
+    from mnsp.app import _gradio, serve
+    try: _gradio()                                                   # now, not after the address is told
+    except ImportError as e: raise ValueError(str(e)) from None
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: probe.bind((host, port))
@@ -534,8 +537,7 @@ def web_page(
             raise ValueError(f"cannot listen on {host}:{port} ({e.strerror}); give another --port") from None
     reader = _trained(weights)
     typer.echo(f'open http://{host}:{port} in a browser; end with Ctrl+C')
-    try: serve(reader, host, port, max_megabytes)
-    except ImportError as e: raise ValueError(str(e)) from None
+    serve(reader, host, port, max_megabytes)
 
 # %% ../nbs/20_cli.ipynb #00000012
 data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache and split data sets.")

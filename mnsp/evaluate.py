@@ -222,8 +222,8 @@ def known_labels(name, source):
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
     if None in labels:
-        raise DataError(f"set {name!r} has no label, or none that can be read, for {source.name(labels.index(None))}; "
-                        "evaluation needs labelled pictures")
+        raise DataError(f"set {name!r} has no label, or none that can be read, for "
+                        f"{source.name(labels.index(None))}; evaluation needs labelled pictures")
     return labels
 
 # %% ../nbs/14_evaluate.ipynb #0000001f

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
            'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at',
-           'probe', 'worn', 'measure', 'read_rows', 'whole_lines', 'append_rows', 'this_commit', 'compare',
-           'same_budget', 'curve_row', 'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
+           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'same_budget', 'curve_row',
+           'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
 import argparse
 import copy
 import csv
-import io
 import json
 import shlex
 import shutil
@@ -45,7 +44,8 @@ from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .synth import SynthWords, World, demo_world
-from .training import History, autocast, fit, make_optimizer, pretrain, write_atomically
+from .training import (History, autocast, fit, make_optimizer, pretrain, whole_lines, write_atomically,
+                           write_rows)
 
 # %% ../nbs/21_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise
@@ -402,19 +402,13 @@ def measure(
 # %% ../nbs/21_study.ipynb #00000016
 def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty as None
     "Rows of a CSV file"
-    if not Path(path).is_file(): return []
-    lines = whole_lines(path).splitlines()
     def value(text):
         for kind in (int, float):
             try: return kind(text)
             except ValueError: pass
         return text or None
-    return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-
-def whole_lines(path: str | Path) -> str: # '' where there is no file
-    "A text without a last line that was cut off while it was written"
-    text = Path(path).read_bytes().decode() if Path(path).is_file() else ''
-    return text[:text.rfind('\n') + 1]
+    return [{k: value(v) for k, v in row.items()}
+            for row in csv.DictReader(whole_lines(path).splitlines())]
 
 def append_rows(path: str | Path, rows: list):
     "Add rows to a CSV file; the first one writes the header"
@@ -423,12 +417,10 @@ def append_rows(path: str | Path, rows: list):
     if old and list(old[0]) != list(rows[0]):
         raise ValueError(f"{path} has other columns than the new rows, so it is of another "
                          "comparison; give another file")
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, rows[0])
-    if not old: writer.writeheader()
-    writer.writerows(rows)
-    whole = (whole_lines(path) if old else '') + text.getvalue()
-    write_atomically(path, lambda p: p.write_bytes(whole.encode()))
+    def write(temporary):
+        if old: temporary.write_bytes(whole_lines(path).encode())
+        write_rows(temporary, rows, 'a' if old else 'w')
+    write_atomically(path, write)
 
 def this_commit() -> str: # '' where there is no git
     "The commit of the code that runs; '+' if files differ from it"

@@ -6,8 +6,8 @@
 __all__ = ['Recipe', 'lmim_recipe', 'mae_recipe', 'has_bf16', 'autocast', 'Autocast', 'hold_memory', 'compile_blocks',
            'NonBlockingLearner', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep',
            'processes', 'rank', 'over_all', 'Budget', 'TeacherUpdate', 'RunShare', 'write_atomically', 'write_rows',
-           'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'default_device', 'accumulated', 'fit',
-           'pretrain', 'following', 'show_losses', 'show_runs']
+           'whole_lines', 'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'default_device',
+           'accumulated', 'fit', 'pretrain', 'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
@@ -308,11 +308,15 @@ def write_rows(path: str | Path, rows: list, mode: str = 'w'): # dicts with the 
         if mode == 'w': writer.writeheader()
         writer.writerows(rows)
 
+def whole_lines(path: str | Path) -> str: # '' where there is no file
+    "A text without a last line that was cut off while it was written"
+    text = Path(path).read_bytes().decode() if Path(path).is_file() else ''
+    return text[:text.rfind('\n') + 1]
+
 def read_log(path: str | Path) -> list: # of dicts of numbers
     "The rows of a log; a line that was cut off while it was written is left out"
-    if not Path(path).is_file(): return []
-    with open(path, encoding='utf-8') as f: lines = [line for line in f if line.endswith('\n')]
-    return [{k: int(v) if v.isdigit() else float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
+    rows = csv.DictReader(whole_lines(path).splitlines())
+    return [{k: int(v) if v.isdigit() else float(v) for k, v in row.items()} for row in rows]
 
 # %% ../nbs/11a_training.ipynb #00000020
 class History(Callback):
