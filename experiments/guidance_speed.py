@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
+from mnsp.machine import autocast
 from mnsp.pretrain import Pretrainer, lmim_small, lmim_tiny
 from mnsp.speed import one_by_one
 from mnsp.synth import SynthWords, varied_world
-from mnsp.training import autocast, make_optimizer
+from mnsp.training import make_optimizer
 
 
 def in_turns(makers, images, rounds):

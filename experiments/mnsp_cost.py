@@ -15,10 +15,10 @@ from statistics import median
 
 import torch
 
+from mnsp.machine import autocast
 from mnsp.nsp import mim_task, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.speed import build, gflop
-from mnsp.training import autocast
 
 
 def methods(size):

@@ -16,8 +16,8 @@ from ablation import main as methods
 from safetensors.torch import load_file
 
 from mnsp.encoder import Encoder
+from mnsp.machine import write_rows
 from mnsp.study import StudyData, frozen_probe, grade, this_commit
-from mnsp.training import write_rows
 
 here = Path(__file__).parent
 

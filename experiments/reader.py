@@ -37,15 +37,16 @@ from mnsp.data import CacheSource, Source
 from mnsp.diagnosis import by_length, groups_table
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
-from mnsp.finetune import CharacterLoss, TeacherForcing
+from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
 from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
+from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
-from mnsp.training import History, fit, has_bf16, make_optimizer, write_atomically, write_rows
+from mnsp.training import History, fit, make_optimizer
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
@@ -208,28 +209,22 @@ class FlatStart(Callback):
     def __init__(self, steps): self.steps = steps
     def before_batch(self): self.model.flat_weight = max(0., 1-self.budget.step()/max(1, self.steps))
 
-class Averaged(Callback):
-    "Average the weights while training; every so many steps validate the averaged reader, and save it if it is the best"
-    order, run_valid = 76, False # before the checkpoint of the same step
+class Averaged(Validation):
+    "Average the weights while training; the averaged reader is what is validated, and saved if it is the best"
     def __init__(self, run, folder, decay, every=250):
-        self.run, self.folder, self.decay, self.every, self.rows, self.average = run, folder, decay, every, [], None
+        def save(reader): save_model(reader, folder/'reader', dict(steps=self.budget.step()))
+        super().__init__(lambda reader: validation(run, reader.eval()), every, folder/'validation.csv', save)
+        self.decay, self.average = decay, None
     def before_fit(self):
+        super().before_fit()
         def closer(averages, values, _): # the first steps count for little
             torch._foreach_lerp_(averages, values, 1-min(self.decay, (self.budget.step()+1)/(self.budget.step()+21)))
-        self.average = self.average or AveragedModel(self.model.recognizer, multi_avg_fn=closer)
+        self.average = AveragedModel(self.model.recognizer, multi_avg_fn=closer)
+    def reader(self): return self.average.module
     def after_step(self): self.average.update_parameters(self.model.recognizer)
-    def after_batch(self):
-        if self.budget.step() % self.every == 0: self.validate()
-    def after_fit(self):
-        if not self.rows or self.rows[-1]['step'] < self.budget.step(): self.validate()
-    def validate(self):
-        reader, best = self.average.module.eval(), max((row['all'] for row in self.rows), default=0)
-        self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1), **validation(self.run, reader)))
-        if self.rows[-1]['all'] >= best: save_model(reader, self.folder/'reader', dict(steps=self.budget.step()))
-        write_atomically(self.folder/'validation.csv', lambda p: write_rows(p, self.rows))
-        print(self.rows[-1], flush=True)
-    def state_dict(self): return dict(average=self.average.state_dict(), rows=self.rows)
-    def load_state_dict(self, state): self.average.load_state_dict(state['average']); self.rows = state['rows']
+    def validate(self): super().validate(); print(self.rows[-1], flush=True)
+    def state_dict(self): return dict(average=self.average.state_dict(), **super().state_dict())
+    def load_state_dict(self, state): self.average.load_state_dict(state['average']); super().load_state_dict(state)
 
 def starting_point(folder, cfg):
     "A recogniser: what a folder holds of it, the encoder or all, and the rest new"

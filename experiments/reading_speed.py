@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from mnsp.encoder import EncoderConfig
+from mnsp.machine import autocast, has_bf16
 from mnsp.recognizer import Recognizer, RecognizerConfig, recognizer_fast, recognizer_small, rounded_weights
-from mnsp.training import autocast, has_bf16
 
 STEPS, SIZES = 7, (1, 32)
 # pictures/s at batch 1 and 32, measured earlier

@@ -10,7 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from mnsp.demo import held_out_words, named_sources
+from mnsp.demo import held_out_words
+from mnsp.evaluate import named_sources
 from mnsp.hub import load_model
 from mnsp.robustness import families, robustness, show_robustness
 

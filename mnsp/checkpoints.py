@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .training import processes, rank, write_atomically
+from .machine import processes, rank, write_atomically
 
 # %% ../nbs/11b_checkpoints.ipynb #00000007
 def flatten(

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
-           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'known_labels',
-           'read_words', 'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed', 'show_scored']
+           'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'named_sources',
+           'known_labels', 'read_words', 'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed',
+           'show_scored']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
 import re
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TypedDict
 
 import matplotlib.pyplot as plt
@@ -24,7 +26,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from .data import DataError, WordDataset, word_loader
-from .sources import readable_label
+from .sources import open_source, readable_label
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
@@ -208,6 +210,17 @@ def _notes(evaluation):
     if blank and evaluation.metric == 'waics':
         lines.append(f"{blank} labels without a letter a-z or digit: there waics says nothing, look at exact")
     return lines
+
+# %% ../nbs/14_evaluate.ipynb #5a1d0e01
+def named_sources(
+    paths: list, # of data sets, as `open_source` takes them
+) -> dict: # name -> source
+    "Sources by the names under which results are reported: the ends of their paths, long enough to differ"
+    ends, n = [Path(p).resolve().parts for p in paths], 1
+    if twice := [p for p, end in zip(paths, ends) if ends.count(end) > 1]:
+        raise DataError(f"{twice[0]} is given twice; give every data set once")
+    while len({end[-n:] for end in ends}) < len(ends): n += 1
+    return {'/'.join(end[-n:]): open_source(p) for p, end in zip(paths, ends)}
 
 # %% ../nbs/14_evaluate.ipynb #0000001e
 def _device(reader):

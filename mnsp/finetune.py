@@ -4,18 +4,25 @@
 
 # %% auto #0
 __all__ = ['CharacterLoss', 'layer_decay', 'ShortFirst', 'begin', 'state_after', 'Curriculum', 'label_lengths', 'english_recipe',
-           'chinese_recipe', 'Augment', 'TeacherForcing', 'finetune']
+           'chinese_recipe', 'reading_scores', 'Validation', 'Augment', 'TeacherForcing', 'finetune']
 
 # %% ../nbs/13_finetune.ipynb #00000003
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from fastai.torch_core import get_model
 from torch.utils.data import Sampler
 
 from .charset import Charset
+from .evaluate import evaluate, evaluate_distributed
+from .machine import processes, rank, write_atomically, write_rows
 from .recognizer import Recognizer
-from .training import Recipe, fit, following, make_optimizer, processes, rank
+from .training import Recipe, fit, following, make_optimizer
 
 # %% ../nbs/13_finetune.ipynb #00000007
 class CharacterLoss:
@@ -109,6 +116,48 @@ def english_recipe() -> Recipe:
 def chinese_recipe() -> Recipe: # words have up to 40 characters: `recognizer_small(…, max_len=40)`
     "LMIM's fine-tuning on the Chinese benchmark"
     return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75, epochs=60)
+
+# %% ../nbs/13_finetune.ipynb #7a11da01
+def reading_scores(
+    sources: dict, # name -> labelled source
+    **options, # of `evaluate`: batch_size, workers
+) -> Callable: # recogniser -> exact, waics, ned in percent, each word counting the same
+    "A measure for `Validation`"
+    def measure(reader):
+        score = evaluate_distributed if processes() > 1 else evaluate
+        found = score(reader.read_batch, sources, size=reader.cfg.encoder.img_size, bar=False, **options)
+        return {k: round(found.weighted_mean(k), 2) for k in ('exact', 'waics', 'ned')}
+    return measure
+
+class Validation(Callback):
+    "Every so many steps, and at the end, measure the reader; keep the rows, and the best reader"
+    order, run_valid = 76, False                                    # before the checkpoint of the same step
+    def __init__(self,
+        measure: Callable, # recogniser -> {name: value}, the first of which decides what is best
+        every: int = 1000, # steps
+        path: Path | None = None, # CSV file for the rows
+        keep: Callable | None = None, # recogniser -> None: called in one process with the best one so far
+    ):
+        self.measure, self.every, self.path, self.keep, self.rows = measure, every, path, keep, []
+    def before_fit(self): self.rows = []
+    def after_batch(self):
+        if self.budget.between() and self.budget.step() % self.every == 0: self.validate()
+    def after_fit(self):
+        if not self.rows or self.rows[-1]['step'] < self.budget.step(): self.validate()
+    def reader(self): return get_model(self.model)
+    def best(self) -> dict | None: # the row; of equal ones the last
+        return max(reversed(self.rows), key=lambda row: list(row.values())[2], default=None)
+    def validate(self):
+        reader = self.reader()
+        self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1),
+                              **self.measure(reader)))
+        if rank() > 0: return
+        try:
+            if self.path: write_atomically(self.path, lambda p: write_rows(p, self.rows))
+            if self.keep and self.best() is self.rows[-1]: self.keep(reader)
+        except OSError as e: warnings.warn(f"{e}; validation could not be written, training goes on", stacklevel=2)
+    def state_dict(self): return dict(rows=self.rows)
+    def load_state_dict(self, state): self.rows = state['rows']
 
 # %% ../nbs/13_finetune.ipynb #00000018
 class Augment(Callback):

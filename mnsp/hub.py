@@ -25,9 +25,9 @@ from torch import nn
 from .charset import english
 from .decoder import DecoderConfig
 from .encoder import Encoder, EncoderConfig
+from .machine import write_atomically
 from .pretrain import PretrainConfig, Pretrainer
 from .recognizer import Recognizer, RecognizerConfig
-from .training import write_atomically
 
 # %% ../nbs/17_hub.ipynb #00000007
 class WeightsError(ValueError):

@@ -19,7 +19,7 @@ from torch import nn
 from torch._higher_order_ops import while_loop
 
 from .charset import Charset
-from .hub import write_atomically
+from .machine import write_atomically
 from .recognizer import Recognizer, RecognizerConfig
 
 # %% ../nbs/17b_onnx.ipynb #00000007

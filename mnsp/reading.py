@@ -28,10 +28,10 @@ from PIL import Image
 
 from . import hub
 from .data import to_tensor
+from .machine import autocast
 from .recognizer import Recognizer as Network
 from .recognizer import RecognizerConfig, per_character
 from .sources import BrokenImage, DataError, decode, open_image
-from .training import autocast
 
 # %% ../nbs/17a_reading.ipynb #00000007
 max_download = 2**25 # bytes
@@ -355,18 +355,15 @@ def _reading(way, parts, size, attention): # -> `Reading`
 # %% ../nbs/17a_reading.ipynb #0000001d
 @patch
 def _lexicon_ids(self:Recognizer, lexicon): # -> [W, T]
-    "Ids of the words, longest last, or an error that says which cannot be written"
-    words = sorted(set([lexicon] if isinstance(lexicon, str) else lexicon), key=lambda w: (len(w), w))
-    if not words: raise ValueError("lexicon is empty; give at least one word")
-    odd = [w for w in words if not self.charset.fits(w, self.cfg.max_len)
-           or any(c not in self.charset for c in w)]
-    if odd:
-        small = all(self.charset.fits(w.lower(), self.cfg.max_len) and set(w.lower()) <= set(self.charset.chars)
-                    for w in odd)
+    "Ids of the words, longest last; in lower case where the reader knows no capitals"
+    if not (given := [lexicon] if isinstance(lexicon, str) else list(lexicon)):
+        raise ValueError("lexicon is empty; give at least one word")
+    def known(word): return self.charset.fits(word, self.cfg.max_len) and all(c in self.charset for c in word)
+    words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
+    if odd := [w for w in words if not known(w)]:
         raise ValueError("lexicon: this reader cannot write "
                          f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
-                         f"{self.cfg.max_len - 1} of {self.charset!r}); "
-                         f"{'give them in lower case' if small else 'leave them out'}")
+                         f"{self.cfg.max_len - 1} of {self.charset!r}); leave them out")
     return self.charset.encode_batch(words, self.cfg.max_len)
 
 # %% ../nbs/17a_reading.ipynb #2c9210ea

@@ -18,7 +18,7 @@ from torch import nn
 
 from .charset import Charset, english
 from .encoder import Encoder, EncoderConfig, sincos
-from .training import autocast, has_bf16
+from .machine import autocast, has_bf16
 
 # %% ../nbs/12_recognizer.ipynb #00000007
 class Attention(nn.Module):

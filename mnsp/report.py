@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from jinja2 import Environment
 
-from .hub import write_atomically
+from .machine import write_atomically
 
 # %% ../nbs/18_report.ipynb #00000005
 @dataclass

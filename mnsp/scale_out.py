@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.torch_core import get_model
 from torch.nn.parallel import DistributedDataParallel
 
-from .training import rank
+from .machine import rank
 
 # %% ../nbs/11c_scale_out.ipynb #00000006
 @contextmanager

@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from .encoder import Encoder
+from .machine import autocast, has_bf16
 from .pretrain import PretrainConfig, Pretrainer
-from .training import autocast, compile_blocks, decays, has_bf16, hold_memory, make_optimizer
+from .training import compile_blocks, decays, hold_memory, make_optimizer
 
 # %% ../nbs/11d_speed.ipynb #00000007
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ from .evaluate import score, waics_text
 from .finetune import Augment
 from .guidance import FinetuneAugment
 from .hub import load_model, read_config, save_model
+from .machine import autocast, whole_lines, write_atomically, write_rows
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .synth import SynthWords, World, demo_world
-from .training import (History, autocast, fit, make_optimizer, pretrain, whole_lines, write_atomically,
-                           write_rows)
+from .training import History, fit, make_optimizer, pretrain
 
 # %% ../nbs/21_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise

@@ -1,4 +1,5 @@
 "The command line as a user meets it: what works, what goes wrong, what is left behind."
+import csv
 import json
 import os
 import signal
@@ -88,9 +89,43 @@ def test_going_on_from_a_reader(trained, words, tmp_path):
     before, after = (load_model(p).state_dict() for p in (trained / 'r', tmp_path / 'more')) # the first step's rate is nought
     assert all((before[k] == after[k]).all() for k in before)
     one_line_error(*run(*args, trained / 'r'), 'ended at step 1', 'another folder')
-    one_line_error(*run(*args, trained / 'p'), 'no reader')
+    one_line_error(*run(*args, trained / 'p'), 'Recognizer is needed')
     one_line_error(*run(*args, trained / 'r', '--encoder', trained / 'p'), 'give one of them')
     assert run('--version')[1].startswith('mnsp ')
+
+
+def test_validation_chooses_the_weights(words, tmp_path):
+    "Held-out words are read on the way; OUT holds what read most of them, and the log says which step's that is"
+    valid, out = write_words(tmp_path / 'valid', 12, seed=1), tmp_path / 'out'
+    args = ['finetune', '--data', words, '--steps', 3, '--batch-size', 16, '--workers', 0, '--out', out, '--valid-every', 2,
+            '--valid']
+    one_line_error(*run(*args, write_words(tmp_path / 'bare', 2, labels=False)), 'bare', 'no label')
+    code, stdout, stderr = run(*args, valid)
+    assert code == 0, stderr
+    with open(out / 'validation.csv') as f: rows = list(csv.DictReader(f))
+    assert [row['step'] for row in rows] == ['2', '3']
+    best = max(reversed(rows), key=lambda row: float(row['exact']))
+    assert f"weights of step {best['step']}, which read {float(best['exact']):g} % of the held-out words exactly" in stdout
+    said = json.loads((out / 'config.json').read_text())
+    assert said['kind'] == 'Recognizer'
+    code, stdout, stderr = run('evaluate', '--weights', out, '--data', valid, '--readings', tmp_path / 'new' / 'readings.csv')
+    assert code == 0, stderr
+    with open(tmp_path / 'new' / 'readings.csv', newline='') as f: readings = list(csv.DictReader(f))
+    assert [r['true'] for r in readings] == [open_source(valid).label(i) for i in range(12)]
+    assert all(r['set'] == 'valid' and r['right'] in ('True', 'False') for r in readings)
+    one_line_error(*run('evaluate', '--data', valid, '--readings', tmp_path), 'a folder')
+
+
+def test_export(trained, words, tmp_path):
+    pytest.importorskip('onnxscript'); pytest.importorskip('onnxruntime')
+    from mnsp.data import WordDataset
+    from mnsp.onnx import OnnxReader
+    code, stdout, stderr = run('export', tmp_path / 'reader.onnx', '--weights', trained / 'r')
+    assert code == 0 and stdout.strip() == str(tmp_path / 'reader.onnx'), stderr
+    images = torch.stack([WordDataset(open_source(words))[i][0] for i in range(8)])
+    torch_texts = [text for text, _ in load_model(trained / 'r').float().read_batch(images)]
+    same = sum(a == b for (a, _), b in zip(OnnxReader(tmp_path / 'reader.onnx').read_batch(images), torch_texts))
+    assert same >= 6                                                                # the other in half precision perhaps
 
 
 def test_bad_data(tmp_path, trained):
@@ -340,6 +375,9 @@ def test_read_many(tmp_path, trained):
     assert len(rows) == 40 and all(len(row) == 3 for row in rows)      # 39 and the odd one
     assert [row[0] for row in rows[:3]] == [str(folder / f'{i}.png') for i in (0, 1, 10)]
     assert '7.png cannot be read: unreadable' in stderr
+    done = subprocess.run([sys.executable, '-m', 'mnsp', 'read', '-', *map(str, weights)], capture_output=True,
+                          input=(folder / '1.png').read_bytes())
+    assert done.returncode == 0 and done.stdout.decode().split('\t')[0] == '-', done.stderr
     names = '\n'.join(map(str, [folder / '1.png', folder / 'none.png', folder / '2.png']))
     code, stdout, stderr = run('read', '-', *weights, '--json', '--careful', '--attention', tmp_path / 'a.png', input=names)
     first, missing, last = map(json.loads, stdout.splitlines())
@@ -351,7 +389,7 @@ def test_read_many(tmp_path, trained):
 
 def test_read_with_the_packaged_weights_and_a_lexicon(words, tmp_path):
     lexicon = tmp_path / 'words.txt'
-    lexicon.write_text('one\ntwo\n', encoding='utf-8')
+    lexicon.write_text('One\ntwo\n', encoding='utf-8')
     code, stdout, stderr = run('read', words / '0.png', words / '1.png', '--lexicon', lexicon)
     assert code == 0, stderr
     assert {line.split('\t')[1] for line in stdout.splitlines()} <= {'one', 'two'}

@@ -43,10 +43,11 @@ def run(world, work, *args):
 def fixed_masks(out, batch_size):
     "A run in which nothing is drawn that depends on the process: MAE with one mask for all"
     from mnsp.data import WordDataset, word_loader
+    from mnsp.machine import processes, rank
     from mnsp.pretrain import Pretrainer, mae
     from mnsp.scale_out import Parallel, together
     from mnsp.synth import SynthWords, demo_world
-    from mnsp.training import History, pretrain, processes, rank
+    from mnsp.training import History, pretrain
     with together():
         torch.manual_seed(0)
         model = Pretrainer(mae('nano'))
@@ -71,10 +72,11 @@ def test_same_curve_as_one_process_with_twice_the_batch(tmp_path):
 def uneven_streams(out, batch_size):
     "A run by the clock over 31 words: a pass has two batches in one process and one in the other"
     from mnsp.data import SourceStream, WordStream, word_loader
+    from mnsp.machine import processes, rank
     from mnsp.pretrain import Pretrainer, mae
     from mnsp.scale_out import Parallel, together
     from mnsp.synth import SynthWords, demo_world
-    from mnsp.training import History, pretrain, processes, rank
+    from mnsp.training import History, pretrain
     with together():
         stream = WordStream(SourceStream(SynthWords(demo_world(), 31, seed=0), rank(), processes(), True, 0))
         loader = word_loader(stream, batch_size, drop_last=True)
