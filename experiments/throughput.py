@@ -24,7 +24,6 @@ Target on an H200: 4,500 pictures/s for LMIM small. The twin on a CPU: `--device
 """
 import argparse
 import csv
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +39,7 @@ from torch.utils.data import RandomSampler
 from mnsp.data import WordDataset, open_source, word_loader
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
+from mnsp.study import this_commit
 from mnsp.training import History, compile_blocks, hold_memory, pretrain
 
 methods = dict(LMIM=lmim, MNSP=mnsp, MAE=mae)
@@ -132,10 +132,9 @@ def peak_mb():
 
 def about(args):
     "What every row says of its run"
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True, text=True)
     name = torch.cuda.get_device_name() if args.device == 'cuda' else cpu_name()
     return dict(device=args.device, device_name=name, threads=torch.get_num_threads(), batch_size=args.batch_size,
-                rounds=args.rounds, torch=torch.__version__, commit=commit.stdout.strip(), date=date.today().isoformat(),
+                rounds=args.rounds, torch=torch.__version__, commit=this_commit(), date=date.today().isoformat(),
                 command=' '.join(['python experiments/throughput.py', *sys.argv[1:]]))
 
 

@@ -423,10 +423,11 @@ def append_rows(path: str | Path, rows: list):
     write_atomically(path, write)
 
 def this_commit() -> str: # '' where there is no git
-    "The commit of the code that runs; '+' if files differ from it"
-    command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), 'describe', '--always',
-               '--exclude=*', '--dirty=+']
-    try: return 'g' + subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    "The commit of the code that runs; '+' if its files differ from it (those of results do not count)"
+    def git(*what):
+        command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), *what]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try: return 'g' + git('rev-parse', '--short', 'HEAD') + '+' * bool(git('diff', '--name-only', 'HEAD', ':/*.py'))
     except (OSError, subprocess.CalledProcessError): return ''
 
 # %% ../nbs/21_study.ipynb #000000161
