@@ -8,6 +8,7 @@ __all__ = ['together', 'Parallel']
 # %% ../nbs/11c_scale_out.ipynb #00000003
 import os
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 import torch.distributed as dist
@@ -39,5 +40,7 @@ class Parallel(Callback):
         if rank(): torch.manual_seed(torch.initial_seed() + rank()) # dropout differs from process to process
         device = next(self.model.parameters()).device
         devices = [device] if device.type == 'cuda' else None
-        self.learn.model = DistributedDataParallel(self.model, devices, broadcast_buffers=False)
+        known = signature(DistributedDataParallel).parameters
+        apart = {'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers': False} # or older
+        self.learn.model = DistributedDataParallel(self.model, devices, **apart)
     def after_fit(self): self.learn.model = get_model(self.model)
