@@ -3,7 +3,7 @@
     reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
     reader.py render   RUN --fonts RUN/fonts.txt --words 450000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
-    reader.py pretrain RUN --steps 2000                         MNSP on both, labels unused: RUN/pretrain/encoder
+    reader.py pretrain RUN --steps 2000 [--start-from FOLDER]   MNSP on both, labels unused: RUN/pretrain/encoder
     reader.py finetune RUN --steps 6000 [--start-from FOLDER]   reading, from a pre-trained encoder, a reader or nothing
     reader.py package  RUN --out mnsp/weights/english           half precision
     reader.py pack     RUN --out FOLDER / unpack                JPEG in files of 60 MB, to be carried to another machine
@@ -46,6 +46,7 @@ from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
+from mnsp.teacher import pool_features
 from mnsp.training import History, fit, make_optimizer
 
 sizes = dict(
@@ -144,17 +145,30 @@ class Batches:
 
 methods = dict(mae=mae, lmim=lmim, mnsp=mnsp)
 
-def pretrain(run, method, size, steps, batch_size, lr, name, seed=0):
-    "Pixels are the targets, so that no other model is needed"
+def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=None):
+    "Pixels are the targets, so that no other model is needed; what starts from a reader becomes one again"
     torch.manual_seed(seed)
-    cfg = methods[method]('tiny')
+    cfg, origin = methods[method]('tiny'), load_model(start_from) if start_from else None
     encoder = EncoderConfig(**sizes[size], n_scales=cfg.encoder.n_scales)
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
     model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'))
+    if origin: model.encoder.load_state_dict(at_all_scales(finest_encoder(getattr(origin, 'encoder', origin)), model.encoder))
     loader = Batches(Data(run, max_len=99), batch_size, english, seed=seed, augment=False)
     training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1.,
                       **kept(run/name, method=method, size=size, batch_size=batch_size, lr=lr, seed=seed))
     print(save_model(model.encoder, run/name/'encoder', dict(method=method, steps=steps)))
+    if isinstance(origin, Recognizer):
+        origin.encoder.load_state_dict(finest_encoder(model.encoder).state_dict())
+        print(save_model(origin, run/name/'reader', dict(method=method, steps=steps)))
+
+def at_all_scales(single, encoder):
+    "Weights of an encoder of one scale for one of several; coarse tokens lie at the mean of the places they cover"
+    cfg, weights = encoder.cfg, single.state_dict()
+    finest = weights.pop('positions0', None)
+    if finest is not None:
+        grids = {f'positions{k}': cfg.grid(k) for k in range(cfg.n_scales)}
+        weights |= {name: pool_features(finest[None], cfg.grid(), grid)[0] for name, grid in grids.items()}
+    return encoder.state_dict() | weights
 
 def kept(folder, **settings):
     "Log and checkpoints of a run, for `fit`"
@@ -437,7 +451,8 @@ def main(args=None):
         fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
-        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed),
+        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
+                                  a.start_from),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
                                   a.grow, a.start, a.real, a.average, a.dropout, a.seed),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),

@@ -81,7 +81,8 @@ def test_the_way_to_weights(run, monkeypatch):
     call('package', run, '--name', 'whole', '--out', run/'weights', '--note', 'a test')
     learnt, packaged = (hub.load_model(f, 'Recognizer').state_dict() for f in (run/'whole'/'reader', run/'weights'))
     for k, v in packaged.items(): assert torch.allclose(v, learnt[k], atol=1e-3), k
-    call('finetune', run, '--steps', 2, '--name', 'on', '--start-from', run/'weights', '--real', 0, *small)
+    call('pretrain', run, '--steps', 2, '--name', 'between', '--start-from', run/'weights', *small)
+    call('finetune', run, '--steps', 2, '--name', 'on', '--start-from', run/'between'/'reader', '--real', 0, *small)
 
 def test_narrower_patches(monkeypatch):
     "A reader goes on with narrower patches: where a picture does not change along a patch, features are nearly the same"
@@ -96,6 +97,17 @@ def test_narrower_patches(monkeypatch):
     alike = torch.nn.functional.cosine_similarity
     assert alike(one, two, dim=-1).min() > .99
     assert alike(one[:, :, :6], two[:, :, 8:14], dim=-1).mean() < .97 # positions matter
+
+def test_pretraining_begins_with_what_a_reader_sees(monkeypatch):
+    "Taken apart for several scales and put together again, an encoder is the same; coarse tokens lie between those they cover"
+    monkeypatch.setitem(module.sizes, 'narrow', module.sizes['nano'] | dict(patch_size=(8, 4), stored_positions=True))
+    single = module.Recognizer(module.recipe('narrow')).encoder
+    several = module.Pretrainer(module.replace(module.mnsp('nano'), encoder=module.replace(single.cfg, n_scales=3))).encoder
+    several.load_state_dict(module.at_all_scales(single, several))
+    again, state = module.finest_encoder(several).state_dict(), single.state_dict()
+    assert again.keys() == state.keys() and all(torch.equal(v, again[k]) for k, v in state.items())
+    covered = several.positions2.unflatten(0, (4, 32))[:2, :2].mean((0, 1))
+    assert torch.allclose(several.positions1[0], covered, atol=1e-6)
 
 def test_packs(run):
     "What is packed comes back: the same words, nearly the same pictures"
