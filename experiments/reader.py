@@ -42,11 +42,10 @@ from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
-from mnsp.recognizer import Recognizer, RecognizerConfig, finest_encoder
+from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, finest_encoder
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
-from mnsp.teacher import pool_features
 from mnsp.training import History, fit, make_optimizer
 
 sizes = dict(
@@ -151,8 +150,8 @@ def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=
     cfg, origin = methods[method]('tiny'), load_model(start_from) if start_from else None
     encoder = EncoderConfig(**sizes[size], n_scales=cfg.encoder.n_scales)
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
-    model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'))
-    if origin: model.encoder.load_state_dict(at_all_scales(finest_encoder(getattr(origin, 'encoder', origin)), model.encoder))
+    begun = encoder_of_scales(getattr(origin, 'encoder', origin), encoder.n_scales) if origin else None
+    model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'), encoder=begun)
     loader = Batches(Data(run, max_len=99), batch_size, english, seed=seed, augment=False)
     training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1.,
                       **kept(run/name, method=method, size=size, batch_size=batch_size, lr=lr, seed=seed))
@@ -160,15 +159,6 @@ def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=
     if isinstance(origin, Recognizer):
         origin.encoder.load_state_dict(finest_encoder(model.encoder).state_dict())
         print(save_model(origin, run/name/'reader', dict(method=method, steps=steps)))
-
-def at_all_scales(single, encoder):
-    "Weights of an encoder of one scale for one of several; coarse tokens lie at the mean of the places they cover"
-    cfg, weights = encoder.cfg, single.state_dict()
-    finest = weights.pop('positions0', None)
-    if finest is not None:
-        grids = {f'positions{k}': cfg.grid(k) for k in range(cfg.n_scales)}
-        weights |= {name: pool_features(finest[None], cfg.grid(), grid)[0] for name, grid in grids.items()}
-    return encoder.state_dict() | weights
 
 def kept(folder, **settings):
     "Log and checkpoints of a run, for `fit`"

@@ -182,6 +182,9 @@ _teachers = ("What is to be predicted: pixels, ema (features of a moving average
              "a MAE is pre-trained first, for as long again, and frozen), or a pre-training's folder or "
              "published file, whose encoder is frozen. Left out: pixels.")
 
+_onward = ("Encoder to go on from: a pre-training's folder or a published file, of --preset's size. "
+           "Left out: from nothing.")
+
 _settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, "
              "guide=strong, align=0, align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
 
@@ -199,6 +202,21 @@ def _method(name, preset, teacher, settings):
     if teacher in (None, 'mae'): return cfg, None
     return cfg, getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
 
+def _from_encoder(path, cfg, settings):
+    "The encoder that is gone on from, with the method's scales, and the configuration to match"
+    from dataclasses import replace
+
+    from mnsp import hub
+    from mnsp.recognizer import encoder_of_scales
+    encoder = getattr(loaded := hub.load_model(path), 'encoder', loaded)
+    if encoder.cfg.dim != cfg.encoder.dim:
+        raise ValueError(f"--encoder {path} is {encoder.cfg.dim} wide, --preset asks for {cfg.encoder.dim}: "
+                         "give the --preset of its size")
+    if any(text.startswith('encoder.') for text in settings):
+        raise ValueError("--encoder brings its own settings: leave out --set encoder.…")
+    encoder = encoder_of_scales(encoder, cfg.encoder.n_scales)
+    return replace(cfg, encoder=encoder.cfg), encoder
+
 # %% ../nbs/20_cli.ipynb #00000019
 @app.command()
 @_together
@@ -208,6 +226,7 @@ def pretrain(
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
     preset: Annotated[str, typer.Option(help="nano, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
+    encoder: Annotated[Optional[Path], typer.Option(help=_onward)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
     lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
@@ -222,10 +241,11 @@ def pretrain(
     from mnsp import pretrain as p
     from mnsp.training import mae_recipe
     cfg, frozen = _method(method, preset, teacher, settings or [])
+    cfg, known = _from_encoder(encoder, cfg, settings or []) if encoder else (cfg, None)
     how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs,
                accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
-                 stream=stream, data=_names(data))
+                 stream=stream, data=_names(data), **(dict(encoder=encoder.name) if encoder else {}))
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
     dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
     _few(loader, steps, minutes, epochs, accumulate)
@@ -236,7 +256,7 @@ def pretrain(
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
         frozen = mae.encoder
         _, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)  # from the start
-    _pretrain(p.Pretrainer(cfg, teacher=frozen), loader, out, bar=method, **how)
+    _pretrain(p.Pretrainer(cfg, frozen, encoder=known), loader, out, bar=method, **how)
     if stream or dataset.broken(): _say(dataset.report())
     _say(f'weights are in {out}')
 
@@ -365,7 +385,7 @@ def _to_evaluate(data, union14m, subset):
         return open_union14m(union14m)
     if data: sources = named_sources(data)
     else:
-        from mnsp.demo import held_out_words # brings the training along; readers of pictures need not wait for it
+        from mnsp.demo import held_out_words # brings the training along, so not sooner
         sources = held_out_words()
     if subset:
         if len(sources) != 1:
@@ -432,7 +452,7 @@ def evaluate(
     pictures: Annotated[Optional[Path],
                         typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
     readings: Annotated[Optional[Path],
-                        typer.Option(help="CSV file to write: every picture, its label and its reading.")] = None,
+                        typer.Option(help="CSV file for every picture's label and reading.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     careful: CarefulOption = False, batch_size: BatchOption = 64, workers: WorkersOption = 0,
 ):

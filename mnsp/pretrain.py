@@ -89,11 +89,14 @@ class Pretrainer(nn.Module):
         cfg: PretrainConfig = PretrainConfig(),
         teacher: Encoder | None = None, # to be frozen as teacher, with cfg.teacher='frozen'
         generator: torch.Generator | None = None, # for masks and guidance views, on the model's device
+        encoder: Encoder | None = None, # to go on from, with cfg's scales (`encoder_of_scales`); it is copied
     ):
         super().__init__()
         if teacher is not None: cfg = replace(cfg, teacher='frozen', teacher_encoder=teacher.cfg)
+        if encoder is not None: cfg = replace(cfg, encoder=encoder.cfg)
         self.cfg, self.generator = cfg, generator
-        self.encoder = Encoder(cfg.encoder)
+        self.encoder = Encoder(cfg.encoder) if encoder is None else copy.deepcopy(encoder).train()
+        self.encoder.requires_grad_(True)                               # a frozen one as well
         self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum,
                                     cfg.coarse_target == 'own')
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())

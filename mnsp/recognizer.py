@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Attention', 'DecoderLayer', 'RecognizerConfig', 'recognizer_small', 'recognizer_fast', 'recognizer_tiny',
-           'Recognizer', 'rounded_weights', 'per_character', 'careful', 'finest_encoder', 'recognizer_from',
-           'learnt_rows', 'with_charset']
+           'Recognizer', 'rounded_weights', 'per_character', 'careful', 'finest_encoder', 'encoder_of_scales',
+           'recognizer_from', 'learnt_rows', 'with_charset']
 
 # %% ../nbs/12_recognizer.ipynb #00000003
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from torch import nn
 from .charset import Charset, english
 from .encoder import Encoder, EncoderConfig, sincos
 from .machine import autocast, has_bf16
+from .teacher import pool_features
 
 # %% ../nbs/12_recognizer.ipynb #00000007
 class Attention(nn.Module):
@@ -377,6 +379,21 @@ def finest_encoder(
     single = Encoder(replace(encoder.cfg, n_scales=1))
     single.load_state_dict(state)
     return single
+
+def encoder_of_scales(
+    encoder: Encoder, # of any number of scales
+    n_scales: int,
+) -> Encoder: # of that many, with the same features at the finest
+    "A copy that knows as many scales; new coarse tokens lie at the mean of the places they cover (our choice)"
+    if encoder.cfg.n_scales == n_scales: return copy.deepcopy(encoder)
+    single = finest_encoder(encoder)
+    several = Encoder(replace(single.cfg, n_scales=n_scales))
+    state = several.state_dict() | {k: v for k, v in single.state_dict().items() if k != 'positions0'}
+    if single.cfg.stored_positions:
+        finest, grid = single.positions0[None], single.cfg.grid()
+        state |= {f'positions{k}': pool_features(finest, grid, several.cfg.grid(k))[0] for k in range(n_scales)}
+    several.load_state_dict(state)
+    return several
 
 # %% ../nbs/12_recognizer.ipynb #00000027
 def recognizer_from(

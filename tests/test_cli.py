@@ -287,6 +287,19 @@ def test_mnsp_predicts_the_next_scale(tmp_path, words):
     assert load_model(tmp_path / 'p', 'Pretrainer').cfg.encoder.n_scales == 3
 
 
+def test_pretraining_goes_on_from_an_encoder(tmp_path, words, trained):
+    "LMIM's encoder becomes MNSP's; what it knew is there at the first step, whose rate is nought"
+    args = ['pretrain', '--data', words, '--out', tmp_path / 'p', '--method', 'mnsp', '--steps', 1, '--batch-size', 16,
+            '--workers', 0]
+    one_line_error(*run(*args, '--encoder', trained / 'p', '--preset', 'nano'), '128 wide', '--preset')
+    one_line_error(*run(*args, '--encoder', trained / 'p', '--set', 'encoder.depth=2'), 'leave out')
+    code, stdout, stderr = run(*args, '--encoder', trained / 'p')
+    assert code == 0, stderr
+    before, after = load_model(trained / 'p').encoder, load_model(tmp_path / 'p').encoder
+    assert after.cfg.n_scales == 3
+    for name, weight in before.blocks.state_dict().items(): assert torch.equal(weight, after.blocks.state_dict()[name])
+
+
 def test_two_stages(tmp_path, words):
     "A MAE first, then LMIM with its encoder frozen as teacher: one command"
     out = tmp_path / 'lmim'

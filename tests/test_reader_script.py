@@ -98,17 +98,6 @@ def test_narrower_patches(monkeypatch):
     assert alike(one, two, dim=-1).min() > .99
     assert alike(one[:, :, :6], two[:, :, 8:14], dim=-1).mean() < .97 # positions matter
 
-def test_pretraining_begins_with_what_a_reader_sees(monkeypatch):
-    "Taken apart for several scales and put together again, an encoder is the same; coarse tokens lie between those they cover"
-    monkeypatch.setitem(module.sizes, 'narrow', module.sizes['nano'] | dict(patch_size=(8, 4), stored_positions=True))
-    single = module.Recognizer(module.recipe('narrow')).encoder
-    several = module.Pretrainer(module.replace(module.mnsp('nano'), encoder=module.replace(single.cfg, n_scales=3))).encoder
-    several.load_state_dict(module.at_all_scales(single, several))
-    again, state = module.finest_encoder(several).state_dict(), single.state_dict()
-    assert again.keys() == state.keys() and all(torch.equal(v, again[k]) for k, v in state.items())
-    covered = several.positions2.unflatten(0, (4, 32))[:2, :2].mean((0, 1))
-    assert torch.allclose(several.positions1[0], covered, atol=1e-6)
-
 def test_packs(run):
     "What is packed comes back: the same words, nearly the same pictures"
     call('pack', run, '--out', run/'packs', '--megabytes', .05)
