@@ -363,17 +363,19 @@ def plot(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or CSV logs.")],
     out: Annotated[Path, typer.Option('--out', '-o', help="Picture to write.")] = Path('curves.png'),
 ):
-    "Draw the losses of runs, one line for each."
+    "Draw the logs of runs, losses and validation, one line for each run."
     from mnsp.training import read_log, show_runs
     found = {}
     for run in runs:
         logs = [run] if run.is_file() else sorted(run.glob('*.csv'))
+        names = [log.name for log in logs]
+        whole = 'log.csv' in names and {*names} <= {'log.csv', 'validation.csv'} # of one training
         for log in logs:
-            if rows := read_log(log): found[str(run if len(logs) == 1 else log)] = rows
+            if rows := read_log(log): found.setdefault(str(run if whole else log), []).extend(rows)
     if not found:
         raise ValueError(f"{', '.join(map(str, runs))}: no log.csv with a row in it; give the --out of a run")
     with _figures(): show_runs(found).savefig(out)
-    typer.echo(f'{out}: {len(found)} runs')
+    typer.echo(f"{out}: {len(found)} run{'s' * (len(found) > 1)}")
 
 # %% ../nbs/20_cli.ipynb #0000000e
 def _to_evaluate(data, union14m, subset):
@@ -410,10 +412,10 @@ def _draw(result, sources, folder):
                         breakdown=show_breakdown({name: result}), worst=show_worst(result, sources))
         for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
 
-def _csv_file(path):
-    "An error now, not after the reading, if no file can be written there"
-    if path.is_dir(): raise ValueError(f"--readings {path}: is a folder; give a .csv file")
-    _folder(path.parent, '--readings')
+def _file(path, option, kind):
+    "An error now, not after the work, if no file can be written there"
+    if path.is_dir(): raise ValueError(f"{option} {path}: is a folder; give a {kind} file")
+    _folder(path.parent, option)
 
 def _write_readings(result, path):
     "Every reading as a row, wrong ones too"
@@ -464,7 +466,7 @@ def evaluate(
     if peers and as_json: raise ValueError("--peers is a table: leave out --json")
     sources, compare = _to_evaluate(data, union14m, subset), _rules(rules)
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
-    if readings: _csv_file(readings)
+    if readings: _file(readings, '--readings', '.csv')
     if peers: known_sets(sources)
     model, first, done = _trained(weights), rank() == 0, []
     look = with_negatives(model.read_batch) if careful else model.read_batch
@@ -615,9 +617,9 @@ def export(
     "Write a reader as an ONNX file, for places without PyTorch."
     from mnsp.onnx import export_onnx
     from mnsp.reading import Recognizer
-    _folder(destination.parent, 'place for the file')
+    _file(destination, 'DESTINATION', '.onnx')
     reader = Recognizer.from_pretrained(weights)
-    try: typer.echo(export_onnx(reader, destination))
+    try: typer.echo(f'{export_onnx(reader, destination)}: mnsp.onnx.OnnxReader runs it, or onnxruntime alone')
     except ImportError as e: raise ValueError(str(e)) from None
 
 # %% ../nbs/20_cli.ipynb #00000012

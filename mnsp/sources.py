@@ -295,7 +295,7 @@ text_columns = 'text', 'label', 'word', 'words', 'transcription', 'ground_truth'
 
 def columns_under(titles):
     "Where a table has its files and its texts (None: nowhere); None when these are no titles"
-    titles = [title.strip().lower() for title in titles]
+    titles = [title.strip().lower().replace(' ', '_') for title in titles]
     files, texts = ([titles.index(n) for n in known if n in titles] for known in (file_columns, text_columns))
     if not files: return None
     texts += [1-files[0]]*(len(titles) == 2) # whatever the other column is called
@@ -304,7 +304,9 @@ def columns_under(titles):
 def csv_rows(file):
     "(file, text) of each row of a CSV file; None for its titles, if it has some, and for a blank line"
     with open(file, newline='', encoding='utf-8-sig') as f:
-        rows, (name, text) = csv.reader(f, skipinitialspace=True), (0, 1)
+        first = f.readline(); f.seek(0)
+        mark = next((mark for mark in ',;\t' if mark in first), ',') # spreadsheets of some countries write ;
+        rows, (name, text) = csv.reader(f, delimiter=mark, skipinitialspace=True), (0, 1)
         try:
             for k, row in enumerate(rows):
                 if k == 0 and (titled := columns_under(row)): name, text = titled

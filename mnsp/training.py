@@ -445,8 +445,9 @@ def fit(
     learn = NonBlockingLearner(dls, model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
     try:
         with interrupt: learn.fit(1_000_000)                        # epochs; `Budget` ends it
-    except FloatingPointError as e: # without fastai's preface
-        raise FloatingPointError(str(e).split('\t')[-1]) from None
+    except (FloatingPointError, ValueError, OSError) as e:          # without fastai's preface
+        if e.args and isinstance(e.args[0], str): e.args = e.args[0].split('`:\n\t')[-1], *e.args[1:]
+        raise
     finally:
         learn.autocast.after_loss()                                 # also when the run dies
         if bar is not None: learn.progress.close()
@@ -495,19 +496,22 @@ def show_losses(
 # %% ../nbs/11a_training.ipynb #00000034
 @plt.style.context('mnsp.figures')
 def show_runs(
-    runs: dict, # name -> `History.rows`, or `read_log`
+    runs: dict, # name -> rows of `History`, of `read_log`, or of several logs, one after another
 ) -> plt.Figure:
     "A panel for each figure of the logs, a line for each run"
-    names = list(dict.fromkeys(k for rows in runs.values() for k in rows[0] if k not in ('step', 'seconds')))
+    every = dict.fromkeys(k for rows in runs.values() for row in rows for k in row)
+    names = [k for k in every if k not in ('step', 'seconds')]
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     fig, axs = plt.subplots(lines, columns, figsize=(2.5 * columns, 1.6 * lines + .3), squeeze=False,
                             layout='constrained')
     for ax, name in zip(axs.flat, names):
-        for run, rows in runs.items():
-            if name in rows[0]: ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=run)
+        for k, rows in enumerate(runs.values()):
+            at = [(row['step'], row[name]) for row in rows if name in row]
+            if at: ax.plot(*zip(*at), color=f'C{k}', marker='o' if len(at) == 1 else None)
         ax.set_title(name); ax.grid()
     for ax in axs.flat[len(names):]: ax.axis('off')
     for ax in axs[-1]: ax.set_xlabel('step')
-    fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside upper left', ncols=4)
+    lines = [plt.Line2D([], [], color=f'C{k}') for k in range(len(runs))]
+    fig.legend(lines, runs, loc='outside upper left', ncols=4)
     return fig
