@@ -188,11 +188,15 @@ _onward = ("Encoder to go on from: a pre-training's folder or a published file, 
 _settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, "
              "guide=strong, align=0, align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
 
+def _encoder_at(path):
+    "The encoder in a folder or a published file"
+    from mnsp import hub
+    return getattr(loaded := hub.load_model(path), 'encoder', loaded)
+
 def _method(name, preset, teacher, settings):
     "The configuration that is asked for, and the encoder of a frozen teacher"
     from dataclasses import replace
 
-    from mnsp import hub
     from mnsp import pretrain as p
     methods = dict(mae=p.mae, lmim=p.lmim, mnsp=p.mnsp)
     if name not in methods: raise ValueError(f"--method must be one of {', '.join(methods)}, got {name!r}")
@@ -200,15 +204,14 @@ def _method(name, preset, teacher, settings):
     cfg = p.with_settings(methods[name](preset), settings)
     if teacher in ('pixels', 'ema'): return replace(cfg, teacher=teacher), None
     if teacher in (None, 'mae'): return cfg, None
-    return cfg, getattr(loaded := hub.load_model(teacher), 'encoder', loaded)
+    return cfg, _encoder_at(teacher)
 
 def _from_encoder(path, cfg, settings):
     "The encoder that is gone on from, with the method's scales, and the configuration to match"
     from dataclasses import replace
 
-    from mnsp import hub
     from mnsp.recognizer import encoder_of_scales
-    encoder = getattr(loaded := hub.load_model(path), 'encoder', loaded)
+    encoder = _encoder_at(path)
     if encoder.cfg.dim != cfg.encoder.dim:
         raise ValueError(f"--encoder {path} is {encoder.cfg.dim} wide, --preset asks for {cfg.encoder.dim}: "
                          "give the --preset of its size")
@@ -261,22 +264,28 @@ def pretrain(
     _say(f'weights are in {out}')
 
 # %% ../nbs/20_cli.ipynb #057ee0b3
+_encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
+_reader = ("A reader to go on from, decoder and known characters too: a fine-tuning's folder, a published "
+           "recogniser's file, or packaged (the weights that `read` uses).")
+
+_valid = ("Labelled words that are not trained on, as --data; the weights that are kept are those that read "
+          "most of them exactly (OUT/validation.csv).")
+
 def _names(data):
     "What data are called, wherever they lie: a run that is taken up again may find them elsewhere"
     return [Path(d).name for d in data or ()]
 
 def _start(encoder, reader):
     "What a fine-tuning starts from: an encoder, a reader, or None"
+    if encoder and reader: raise ValueError("--encoder and --reader: give one of them to start from")
+    if not reader: return _encoder_at(encoder) if encoder else None
     from mnsp import hub
     from mnsp.reading import packaged_weights
-    if encoder and reader: raise ValueError("--encoder and --reader: give one of them to start from")
-    if reader: return hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
-    return hub.load_model(encoder) if encoder else None
+    return hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
 
 def _untrained(start, charset, max_len):
     "A recogniser of the size that fits the encoder it starts from"
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
-    start = getattr(start, 'encoder', start)
     preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
     cfg = preset(charset=charset.chars, max_len=max_len)
     return recognizer_from(start, cfg) if start else Recognizer(cfg)
@@ -297,13 +306,6 @@ def _which(validation):
     return ' of step {step}, which read {exact:g} % of the held-out words exactly,'.format(**validation.best())
 
 # %% ../nbs/20_cli.ipynb #0000000c
-_encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
-_reader = ("A reader to go on from, decoder and known characters too: a fine-tuning's folder, a published "
-           "recogniser's file, or packaged (the weights that `read` uses).")
-
-_valid = ("Labelled words that are not trained on, as --data; the weights that are kept are those that read "
-          "most of them exactly (OUT/validation.csv).")
-
 @app.command()
 @_together
 def finetune(
@@ -368,10 +370,9 @@ def plot(
     found = {}
     for run in runs:
         logs = [run] if run.is_file() else sorted(run.glob('*.csv'))
-        names = [log.name for log in logs]
-        whole = 'log.csv' in names and {*names} <= {'log.csv', 'validation.csv'} # of one training
+        several = sum(log.name != 'validation.csv' for log in logs) > 1
         for log in logs:
-            if rows := read_log(log): found.setdefault(str(run if whole else log), []).extend(rows)
+            if rows := read_log(log): found.setdefault(str(log if several else run), []).extend(rows)
     if not found:
         raise ValueError(f"{', '.join(map(str, runs))}: no log.csv with a row in it; give the --out of a run")
     with _figures(): show_runs(found).savefig(out)
@@ -528,7 +529,7 @@ def _drawable(path):
     from matplotlib.backend_bases import FigureCanvasBase
     if path.suffix[1:] not in FigureCanvasBase.filetypes:
         raise ValueError(f"--attention {path}: give a .png file")
-    _folder(path.parent, '--attention')
+    _file(path, '--attention', '.png')
 
 def _draw_readings(path, shown, urls):
     "The picture of the first readings"

@@ -146,7 +146,9 @@ class Validation(Callback):
         if not self.rows or self.rows[-1]['step'] < self.budget.step(): self.validate()
     def reader(self): return get_model(self.model)
     def best(self) -> dict | None: # the row; of equal ones the last
-        return max(reversed(self.rows), key=lambda row: list(row.values())[2], default=None)
+        return max(reversed(self.rows), key=lambda row: row[self.decides], default=None)
+    @property
+    def decides(self) -> str: return list(self.rows[0])[2]          # after step and seconds
     def validate(self):
         reader = self.reader()
         self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1),

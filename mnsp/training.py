@@ -359,7 +359,7 @@ class Progress(Callback):
         self.meter.n = int(100 * done)
         loss = f"loss {rows[-1]['loss']:.3f}, " if (rows := self.history.rows) else ''
         valid = getattr(self.learn, 'validation', None)             # of room 13
-        if valid and valid.rows: loss += ', '.join(f'{k} {v:g}' for k, v in [*valid.rows[-1].items()][2:3]) + ', '
+        if valid and valid.rows: loss += f'{valid.decides} {valid.rows[-1][valid.decides]:g}, '
         left = f', {seconds / (done - self.first) * (1 - done) / 60:.1f} min left' if done > self.first else ''
         self.meter.set_postfix_str(f'{loss}{self.pictures / seconds:.0f} pictures/s{left}')
     def after_fit(self):
@@ -512,6 +512,6 @@ def show_runs(
         ax.set_title(name); ax.grid()
     for ax in axs.flat[len(names):]: ax.axis('off')
     for ax in axs[-1]: ax.set_xlabel('step')
-    lines = [plt.Line2D([], [], color=f'C{k}') for k in range(len(runs))]
-    fig.legend(lines, runs, loc='outside upper left', ncols=4)
+    samples = [plt.Line2D([], [], color=f'C{k}') for k in range(len(runs))]
+    fig.legend(samples, runs, loc='outside upper left', ncols=4)
     return fig
