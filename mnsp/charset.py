@@ -7,6 +7,7 @@ __all__ = ['english', 'Charset']
 
 # %% ../nbs/00_charset.ipynb #00000003
 import string
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -138,6 +139,14 @@ def from_file(cls:Charset,
 
 # %% ../nbs/00_charset.ipynb #c0000002
 @patch
+def relative(self:Charset,
+    char, # a character that the set lacks
+) -> str | None: # one that it has, which looks much the same
+    "The other case of a character, else its letter without accents, in either case"
+    letter = unicodedata.normalize('NFD', char)[0]
+    return next((c for c in (char.swapcase(), letter, letter.swapcase()) if c in self), None)
+
+@patch
 def changes(self:Charset,
     new, # `Charset`
 ) -> str:
@@ -145,4 +154,6 @@ def changes(self:Charset,
     def some(chars, what):
         return f'{len(chars)} {what}' + (f': {"".join(chars[:40])}' + '…'*(len(chars) > 40) if chars else '')
     added, gone = [c for c in new.chars if c not in self], [c for c in self.chars if c not in new]
-    return f'{len(self)-len(gone)} characters kept, {some(added, "new")}, {some(gone, "dropped")}'
+    akin = sum(self.relative(c) is not None for c in added)
+    begin = f' ({akin} of them begin as their likes)' if akin else ''
+    return f'{len(self)-len(gone)} characters kept, {some(added, "new")}{begin}, {some(gone, "dropped")}'

@@ -269,7 +269,9 @@ _reader = ("A reader to go on from, decoder and known characters too: a fine-tun
            "recogniser's file, or packaged (the weights that `read` uses).")
 
 _valid = ("Labelled words that are not trained on, as --data; the weights that are kept are those that read "
-          "most of them exactly (OUT/validation.csv).")
+          "them best, by the mean of exact words and WAICS (OUT/validation.csv).")
+_charset = ("Text file of the characters to read; left out: English, and what --reader knows.")
+_drop = "Let characters go that --reader knows and --charset lacks."
 
 def _names(data):
     "What data are called, wherever they lie: a run that is taken up again may find them elsewhere"
@@ -283,6 +285,18 @@ def _start(encoder, reader):
     from mnsp.reading import packaged_weights
     return hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
 
+def _characters(path, reader, drop):
+    "The characters to read from now on: the file's, or all that the reader knows and those of English"
+    from mnsp.charset import Charset, english
+    old = reader and reader.charset
+    if not path: return Charset(old.chars + ''.join(c for c in english.chars if c not in old)) if old else english
+    new = Charset.from_file(path)
+    gone = ''.join(c for c in old.chars if c not in new) if old else ''
+    if gone and not drop:
+        raise ValueError(f"--charset {path} lacks {len(gone)} characters that --reader knows "
+                         f"({gone[:40]}{'…' * (len(gone) > 40)}): add them, or let them go with --drop-characters")
+    return new
+
 def _untrained(start, charset, max_len):
     "A recogniser of the size that fits the encoder it starts from"
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
@@ -290,20 +304,28 @@ def _untrained(start, charset, max_len):
     cfg = preset(charset=charset.chars, max_len=max_len)
     return recognizer_from(start, cfg) if start else Recognizer(cfg)
 
-def _validation(paths, every, out, workers):
+def _tell(row):
+    "A row of the validation as a line above the bar"
+    from tqdm import tqdm
+    when = f"step {row['step']}" if row['step'] else 'before'
+    tqdm.write(f'{when}: ' + ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned')) + ' % of held-out words')
+
+def _validation(paths, every, out, workers, first):
     "What reads held-out words on the way, and keeps the best reader as OUT's"
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.evaluate import known_labels, named_sources
     sources = named_sources(paths)
     for name, source in sources.items(): known_labels(name, source)  # an error now, not at the first reading
-    return f.Validation(f.reading_scores(sources, workers=workers), every, out / 'validation.csv',
-                        keep=lambda reader: hub.save_model(reader, out))
+    return f.Validation(f.reading_scores(sources, workers=workers), every, out / 'validation.csv', first=first,
+                        keep=lambda reader: hub.save_model(reader, out), tell=_tell)
 
 def _which(validation):
     "Which weights were kept"
     if not (validation and validation.rows): return ''
-    return ' of step {step}, which read {exact:g} % of the held-out words exactly,'.format(**validation.best())
+    best = validation.best()
+    if validation.first and not best['step']: return ' of the start, since no later ones read the held-out words better,'
+    return ' of step {step}, which read {exact:g} % of the held-out words exactly, WAICS {waics:g},'.format(**best)
 
 # %% ../nbs/20_cli.ipynb #0000000c
 @app.command()
@@ -313,7 +335,8 @@ def finetune(
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
     reader: Annotated[Optional[str], typer.Option(help=_reader)] = None,
-    charset: CharsetOption = None,
+    charset: Annotated[Optional[Path], typer.Option(help=_charset)] = None,
+    drop_characters: Annotated[bool, typer.Option('--drop-characters', help=_drop)] = False,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark; longer ones are left out.")] = 25,
     valid: Annotated[Optional[list[str]], typer.Option(help=_valid)] = None,
     valid_every: Annotated[int, typer.Option(help="Steps between two readings of --valid.", min=1)] = 500,
@@ -330,21 +353,21 @@ def finetune(
 
     from mnsp import finetune as f
     from mnsp import hub
-    from mnsp.charset import Charset, english
     from mnsp.guidance import FinetuneAugment
     from mnsp.machine import rank
     from mnsp.recognizer import with_charset
     if stream and short_first:
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
-    chars = (Charset.from_file(charset) if charset else english)
     start = _start(encoder, reader)
+    chars = _characters(charset, start if reader else None, drop_characters)
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
-    validation = _validation(valid, valid_every, out, workers) if valid else None
+    validation = _validation(valid, valid_every, out, workers, first=bool(reader)) if valid else None
     set_seed(seed)
     _few(loader, steps, minutes, epochs, accumulate)
+    if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
     model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
     how = dict(lr=lr, optimizer=optimizer, seed=seed, short_first=short_first, steps=steps, minutes=minutes,
                epochs=epochs, accumulate=accumulate, **({} if clip is None else dict(clip=clip)))

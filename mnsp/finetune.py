@@ -121,12 +121,13 @@ def chinese_recipe() -> Recipe: # words have up to 40 characters: `recognizer_sm
 def reading_scores(
     sources: dict, # name -> labelled source
     **options, # of `evaluate`: batch_size, workers
-) -> Callable: # recogniser -> exact, waics, ned in percent, each word counting the same
-    "A measure for `Validation`"
+) -> Callable: # recogniser -> mean (of exact and waics), exact, waics, ned in percent
+    "A measure for `Validation`; each word counts the same"
     def measure(reader):
         score = evaluate_distributed if processes() > 1 else evaluate
         found = score(reader.read_batch, sources, size=reader.cfg.encoder.img_size, bar=False, **options)
-        return {k: round(found.weighted_mean(k), 2) for k in ('exact', 'waics', 'ned')}
+        scores = {k: round(found.weighted_mean(k), 2) for k in ('exact', 'waics', 'ned')}
+        return dict(mean=round((scores['exact'] + scores['waics']) / 2, 2), **scores)
     return measure
 
 class Validation(Callback):
@@ -137,9 +138,14 @@ class Validation(Callback):
         every: int = 1000, # steps
         path: Path | None = None, # CSV file for the rows
         keep: Callable | None = None, # recogniser -> None: called in one process with the best one so far
+        first: bool = False, # also before the first step
+        tell: Callable | None = None, # row -> None: called in one process with every row
     ):
         self.measure, self.every, self.path, self.keep, self.rows = measure, every, path, keep, []
+        self.first, self.tell = first, tell
     def before_fit(self): self.rows = []
+    def before_train(self): # after a checkpoint's state has come back
+        if self.first and not self.rows: self.validate()
     def after_batch(self):
         if self.budget.between() and self.budget.step() % self.every == 0: self.validate()
     def after_fit(self):
@@ -154,6 +160,7 @@ class Validation(Callback):
         self.rows.append(dict(step=self.budget.step(), seconds=round(self.budget.seconds(), 1),
                               **self.measure(reader)))
         if rank() > 0: return
+        if self.tell: self.tell(self.rows[-1])
         try:
             if self.path: write_atomically(self.path, lambda p: write_rows(p, self.rows))
             if self.keep and self.best() is self.rows[-1]: self.keep(reader)

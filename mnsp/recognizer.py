@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Attention', 'DecoderLayer', 'RecognizerConfig', 'recognizer_small', 'recognizer_fast', 'recognizer_tiny',
            'Recognizer', 'rounded_weights', 'per_character', 'careful', 'finest_encoder', 'encoder_of_scales',
-           'recognizer_from', 'learnt_rows', 'with_charset']
+           'recognizer_from', 'learnt_rows', 'related_rows', 'carry_over', 'with_charset']
 
 # %% ../nbs/12_recognizer.ipynb #00000003
 import copy
@@ -417,6 +417,30 @@ def learnt_rows(
     return tuple(torch.tensor(cs.encode(both, len(both) + 1)[:-1].tolist() + [getattr(cs, m) for m in marks])
                  for cs in (old, new))
 
+def related_rows(
+    old: Charset,
+    new: Charset,
+) -> tuple: # int64 [n], [n]: ids in the old set, ids of characters in the new one that begin as these
+    "New characters that have a relative among the old ones"
+    pairs = [(old.relative(c), c) for c in new.chars if c not in old and old.relative(c)]
+    return tuple(torch.tensor([cs._id[c] for c in chars], dtype=torch.long)
+                 for cs, chars in zip((old, new), zip(*pairs) if pairs else ((), ())))
+
+def carry_over(
+    new: dict, # state of a recogniser for another character set; changed
+    old: dict, # state of the reader that is gone on from
+    same: tuple, # `learnt_rows`
+    akin: tuple, # `related_rows`
+):
+    "Rows of known characters as they are, of related ones a little less likely, of others unlikely"
+    (was, now), (like, they) = same, akin
+    new['char_emb.weight'][now], new['char_emb.weight'][they] = (old['char_emb.weight'][i] for i in (was, like))
+    was, now = was[:-1], now[:-1]                                      # BOS is never predicted
+    weight, bias = new['classifier.weight'], new['classifier.bias']
+    weight.mul_(.1); bias.fill_(old['classifier.bias'].median() - 3)
+    weight[now], bias[now] = old['classifier.weight'][was], old['classifier.bias'][was]
+    weight[they], bias[they] = old['classifier.weight'][like], old['classifier.bias'][like] - 1
+
 def with_charset(
     recognizer: Recognizer,
     charset: Charset | str, # the characters to read from now on
@@ -430,14 +454,13 @@ def with_charset(
         other = type(recognizer)(replace(recognizer.cfg, charset=chars,
                                          max_len=max_len or recognizer.cfg.max_len))
     state, own = other.state_dict(), recognizer.state_dict()
-    was, now = learnt_rows(recognizer.charset, other.charset)
     if recognizer.cfg.encoder.stored_positions and other.cfg.max_len > recognizer.cfg.max_len:
         raise ValueError(f"max_len {max_len}: this reader's table of positions ends "
                          f"at {recognizer.cfg.max_len}")
+    both = recognizer.charset, other.charset
+    carry_over(state, own, learnt_rows(*both), related_rows(*both))
     for name, old in own.items():
-        if name == 'char_emb.weight': state[name][now] = old[was].to(state[name])
-        elif name.startswith('classifier.'): state[name][now[:-1]] = old[was[:-1]].to(state[name])  # never BOS
-        elif name == 'positions': state[name] = old[:other.cfg.max_len]
-        else: state[name] = old
+        if name == 'positions': state[name] = old[:other.cfg.max_len]
+        elif not name.startswith(('char_emb.', 'classifier.')): state[name] = old
     other.load_state_dict(state)
     return other.to(next(recognizer.parameters()).device).train(recognizer.training)
