@@ -7,7 +7,8 @@ __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', '
            'EpochsOption', 'BatchOption', 'CarefulOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption',
            'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'CompileOption',
            'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot',
-           'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split', 'main']
+           'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split',
+           'data_label', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -647,7 +648,7 @@ def export(
     except ImportError as e: raise ValueError(str(e)) from None
 
 # %% ../nbs/20_cli.ipynb #00000012
-data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache and split data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache, split and label data sets.")
 app.add_typer(data_app, name='data')
 _source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, "
                 "or a JSON file with a mixture.")
@@ -704,6 +705,21 @@ def data_split(
     from mnsp.stores import split
     for side, n in split(source, destination, valid).items():
         typer.echo(f'{destination / side}.json\t{n} pictures')
+
+# %% ../nbs/20_cli.ipynb #1abe3001
+@data_app.command('label')
+def data_label(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option('--out', '-o', help="Folder to write; must not exist.")],
+    weights: WeightsOption = None,
+    least: Annotated[float, typer.Option(help="Confidence that a reading needs to become a label.",
+                                         min=0, max=1)] = .9,
+    batch_size: BatchOption = 32,
+):
+    "Let a reader label pictures; OUT/labels.json can be given as --data. Called again, it goes on."
+    from mnsp.labelling import label
+    made = label(source, out, _trained(weights), least, batch_size)
+    typer.echo(f'{made.table()} in {made.path}')
 
 # %% ../nbs/20_cli.ipynb #00000014
 def main():

@@ -476,12 +476,12 @@ def _copied(self:WordDataset, indices):
     "(pictures uint8 [B,3,H,W], texts, which of them cannot be used) out of the caches"
     kept = indices if isinstance(self.kept, range) else self.kept[indices]
     parts, images = homes(self.source, kept), np.empty((len(kept), 3, *self.size), np.uint8)
-    texts, unusable = np.full(len(kept), None), np.zeros(len(kept), bool)
+    unusable = np.zeros(len(kept), bool)
     for source, places, items in parts:
         if len(parts) == 1: images = source.images[items] # not copied twice
         else: images[places] = source.images[items]
         unusable[places] = source.codes[items] > 0
-        if self.charset is not None: texts[places] = source.labels_of(items)
+    texts = [None]*len(kept) if self.charset is None else self.source.labels_of(kept)
     if self.lazy: unusable |= [not self.fits(text) for text in texts]
     return images, texts, unusable
 

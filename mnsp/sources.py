@@ -9,9 +9,9 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'file_columns', 'text_columns', '
            'tsv_row', 'gt_row', 'json_row', 'row_parser', 'json_items', 'mmocr_rows', 'columns_under', 'csv_rows',
            'converted', 'cache_folder', 'ListedSource', 'read_file', 'find_roots', 'find_images', 'FolderSource',
            'check_list', 'FileSource', 'environment', 'open_environment', 'place_of', 'is_lmdb', 'LmdbSource', 'View',
-           'home', 'homes', 'leaves', 'Subset', 'Concat', 'Mixture', 'in_validation', 'split_source', 'fingerprint',
-           'CacheSource', 'hugging_face', 'columns_of', 'one_split', 'HfSource', 'stored_bytes', 'has_parquet',
-           'parquet_files', 'split_of', 'one_kind', 'is_saved', 'load_hf', 'StreamSource', 'hf_stream',
+           'home', 'homes', 'leaves', 'Subset', 'Concat', 'Relabelled', 'Mixture', 'in_validation', 'split_source',
+           'fingerprint', 'CacheSource', 'hugging_face', 'columns_of', 'one_split', 'HfSource', 'stored_bytes',
+           'has_parquet', 'parquet_files', 'split_of', 'one_kind', 'is_saved', 'load_hf', 'StreamSource', 'hf_stream',
            'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'same_part',
            'open_description', 'is_cache', 'many_below', 'open_source']
 
@@ -135,6 +135,7 @@ class Source:
     def __len__(self): return self.n
     def __getitem__(self, i): return self.image(i), self.label(i)
     def label(self, i): return None
+    def labels_of(self, indices): return [self.label(i) for i in indices]
 
     def image(self, i, size=None):
         "The RGB picture; `size`, (height, width), is a hint for quicker decoding"
@@ -600,6 +601,13 @@ class View(Source):
     def label(self, i): source, i = self.where(i); return source.label(i)
     def name(self, i): source, i = self.where(i); return source.name(i)
 
+    def labels_of(self, indices):
+        "`label` of many items"
+        texts = np.full(len(indices), None)
+        for part, places, items in self.among(indices):
+            texts[places] = part.labels_of(items)
+        return texts
+
     def among(self, indices):
         "`where` of many items: list of (part, places in `indices`, indices in the part)"
         found = {}
@@ -671,6 +679,24 @@ class Concat(View):
         return [(self.sources[k], at, indices[at]-begins[k]) for k, at in places]
 
     def labels(self): return (text for source in self.sources for text in all_labels(source))
+
+# %% ../nbs/02a_sources.ipynb #1abe1002
+class Relabelled(View):
+    "The pictures of a source with other texts"
+    labelled = True
+    def __init__(self,
+        source,
+        texts, # one for each item
+    ):
+        self.source, self.parts, self.n, self.texts = source, [source], len(source), list(texts)
+        if len(self.texts) != self.n:
+            raise DataError(f"{len(self.texts)} texts for {self.n} pictures; there must be one for each")
+
+    def where(self, i): return self.source, self._at(i)
+    def among(self, indices): return [(self.source, np.arange(len(indices)), np.asarray(indices))]
+    def label(self, i): return self.texts[self._at(i)]
+    def labels(self): return iter(self.texts)
+    def labels_of(self, indices): return [self.texts[i] for i in indices]
 
 # %% ../nbs/02a_sources.ipynb #0000003a
 class Mixture(View):
@@ -982,11 +1008,13 @@ def mixture_of(path):
     return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
 def same_part(path, said):
-    "The rows of a source that `split` chose; DataError when the source is not what it was then"
+    "Chosen rows of a source, perhaps with other texts; DataError when the source is not what it was then"
     source = open_source(beside(path, said['source']))
     if (then := said.get('of')) and then != fingerprint(source):
-        raise DataError(f"{path}: {said['source']} has changed since it was split ({then[0]:,} items then, "
-                        f"{len(source):,} now, or other names); split it again")
+        raise DataError(f"{path}: {said['source']} has changed since then ({then[0]:,} items then, "
+                        f"{len(source):,} now, or other names); split or label it again")
+    if 'texts' in said:
+        source = Relabelled(source, json.loads(beside(path, said['texts']).read_text(encoding='utf-8')))
     return Subset(source, np.load(beside(path, said['rows'])))
 
 def open_description(path):

@@ -158,6 +158,26 @@ def test_going_on_never_makes_a_reader_worse(words, tmp_path):
     assert right >= 10
 
 
+def test_a_reader_labels_pictures(tmp_path):
+    "Sure readings become a data set that fine-tuning takes; a second call does not write over it"
+    words = write_words(tmp_path / 'words')
+    args = ['data', 'label', words, '--out', tmp_path / 'pseudo', '--least', .5]
+    code, stdout, stderr = run(*args)
+    assert code == 0, stderr
+    labelled = open_source(tmp_path / 'pseudo' / 'labels.json')
+    assert f'{len(labelled)} kept' in stdout and 'broken' in stdout and 30 < len(labelled) <= 48
+    truth = {open_source(words).name(i): open_source(words).label(i) for i in range(48)}
+    right = sum(labelled.label(i).lower() == truth[labelled.name(i)].lower() for i in range(len(labelled)))
+    assert right > .9 * len(labelled)
+    one_line_error(*run(*args), 'pseudo exists')
+    code, stdout, stderr = run('finetune', '--data', words, '--data', tmp_path / 'pseudo' / 'labels.json', '--steps', 1,
+                               '--batch-size', 16, '--workers', 0, '--out', tmp_path / 'again')
+    assert code == 0, stderr
+    (words / 'more.png').write_bytes((words / '0.png').read_bytes())
+    with open(words / 'labels.tsv', 'a') as f: f.write('more.png\tmore\n')
+    one_line_error(*run('evaluate', '--data', tmp_path / 'pseudo' / 'labels.json'), 'changed')
+
+
 def test_export(trained, words, tmp_path):
     pytest.importorskip('onnxscript'); pytest.importorskip('onnxruntime')
     from mnsp.onnx import OnnxReader
