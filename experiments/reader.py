@@ -3,6 +3,7 @@
     reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
     reader.py render   RUN --fonts RUN/fonts.txt --words 450000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
+    reader.py more     RUN --data FOLDER                        words with a machine's labels, receipts, plates, wire marks
     reader.py pretrain RUN --steps 2000 [--start-from FOLDER]   MNSP on both, labels unused: RUN/pretrain/encoder
     reader.py finetune RUN --steps 6000 [--start-from FOLDER]   reading, from a pre-trained encoder, a reader or nothing
     reader.py package  RUN --out mnsp/weights/english           half precision
@@ -17,7 +18,7 @@ import argparse
 import io
 import json
 import re
-import string
+import unicodedata
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -42,10 +43,11 @@ from mnsp.guidance import FinetuneAugment, GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
-from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, finest_encoder
+from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, finest_encoder, with_charset
+from mnsp.sources import Relabelled, Subset, all_labels, open_source
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
-from mnsp.synth import SynthWords, font_chars, font_files, not_text, street_world
+from mnsp.synth import SynthWords, background, font_chars, font_files, not_text, street_world, wear
 from mnsp.training import History, fit, make_optimizer
 
 sizes = dict(
@@ -54,23 +56,23 @@ sizes = dict(
     fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # two thirds as fast
     medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
     small=dict(patch_size=(4, 8), dim=384, depth=12, heads=6)) # ViT-S
-alphabet = string.digits+string.ascii_lowercase
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
-def letters(text): return ''.join(c for c in text.lower() if c in alphabet)
+def plain(text): return unicodedata.normalize('NFKC', text).replace(' ', '')
 
 class Pool:
     "Pictures and words of several caches; a batch is drawn by step number, so that a resumed run draws the same"
     def __init__(self, folders, max_len):
         sources = [CacheSource(f) for f in folders]
-        self.images, texts = [s.images for s in sources], [letters(t) for s in sources for t in s.labels()]
+        self.images, texts = [s.images for s in sources], [plain(t) for s in sources for t in s.labels()]
         self.ends, lengths = np.cumsum([len(i) for i in self.images]), np.array([len(t) for t in texts])
         self.order = np.argsort(lengths, kind='stable')
         fine = np.concatenate([s.codes == 0 for s in sources])
-        self.order = self.order[(lengths[self.order] > 0) & (lengths[self.order] < max_len) & fine[self.order]]
-        if not fine.all(): print(f'{(~fine).sum()} broken pictures left out')
+        fine &= np.array([set(t) <= set(english.chars) for t in texts]) & (lengths < max_len)
+        self.order = self.order[fine[self.order]]
+        if not fine.all(): print(f'{(~fine).sum()} pictures left out: broken, too long, or with other characters')
         self.lengths, self.texts = lengths[self.order], texts
         if device.type == 'cuda': # a million pictures take 12 GB there
             self.images = torch.cat([torch.from_numpy(np.array(i)).to(device) for i in self.images])
@@ -85,19 +87,26 @@ class Pool:
         part = np.searchsorted(self.ends, at, 'right')
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
+shares = {'real*': .52, 'machine*': .38, 'season*': .1} # of the real crops of a batch, where there are such caches
+blank = .012 # share of a batch on which nothing is written
+
 class Data:
     "Real crops and rendered words, mixed; real ones are changed more, since they are few"
     def __init__(self, run, real=.35, max_len=24):
         self.rough, self.mild = FinetuneAugment(.8, .7, .4, .5), FinetuneAugment(.5, .15, .3, .1)
         self.other_look = GuidanceView('medium')
-        pools = [(real, [run/'real'], self.roughly), (1-real, sorted(run.glob('street*[0-9]')), self.mildly)]
-        self.pools = [(share, Pool(folders, max_len), change) for share, folders, change in pools if share]
+        kinds = [*((real*share, name, self.roughly) for name, share in shares.items()),
+                 (1-real, 'street*[0-9]', self.mildly), (blank, 'blank*[0-9]', self.mildly)]
+        kinds = [(share, sorted(run.glob(name)), change) for share, name, change in kinds if share]
+        total = sum(share for share, folders, _ in kinds if folders)
+        self.pools = [(share/total, Pool(folders, max_len), change) for share, folders, change in kinds if folders]
 
     def batch(self, n, step, longest=99, seed=0, augment=True):
         "Pictures on the device, and their words"
         rng, generator = np.random.default_rng((seed, step)), torch.Generator(device).manual_seed(1_000_003*seed+step)
         images, words, ends = [], [], np.round(n*np.cumsum([0., *(share for share, *_ in self.pools)])).astype(int)
         for (_, pool, change), k in zip(self.pools, np.diff(ends)):
+            if not k: continue                                      # a small share of a small batch
             pictures, texts = pool.draw(k, longest, rng)
             if augment: pictures, texts = change(pictures, texts, generator)
             images.append(pictures); words += texts
@@ -196,16 +205,17 @@ def recipe(size, dropout=0.):
     "The reader's configuration; `dropout` is the decoder's"
     encoder = EncoderConfig(**sizes[size])
     return RecognizerConfig(encoder, dim=encoder.dim, depth=1, heads=encoder.heads, ffn_dim=4*encoder.dim, dropout=dropout,
-                            charset=alphabet)
+                            charset=english.chars)
 
 def validation_words(run): return {f.name[6:]: CacheSource(f) for f in sorted(run.glob('valid_*'))}
 
 def validation(run, recognizer):
-    "Words read in all validation sets and in each, and the edit similarity of all, in percent"
+    "WAICS of all validation words and exact words of those with case and marks, in percent; their mean decides"
     found = evaluate(recognizer.read_batch, validation_words(run), batch_size=256, bar=False)
-    ned = score([r.pred for r in found.readings], [letters(r.true) for r in found.readings])['ned'] # case is not learnt
+    cased = [r for r in found.readings if 'MLT' not in r.set] # whose labels have case and marks
+    exact = score([plain(r.pred) for r in cased], [plain(r.true) for r in cased])['exact']
     sets = {name: figures['waics'] for name, figures in found.sets.items()}
-    return {k: round(v, 2) for k, v in dict(all=found.w_avg, ned=ned, **sets).items()}
+    return {k: round(v, 2) for k, v in dict(mean=(found.w_avg+exact)/2, waics=found.w_avg, exact=exact, **sets).items()}
 
 class FlatStart(Callback):
     "Let the flat start's weight fade from 1 to 0 over so many steps"
@@ -215,7 +225,7 @@ class FlatStart(Callback):
 
 class Averaged(Validation):
     "Average the weights while training; the averaged reader is what is validated, and saved if it is the best"
-    def __init__(self, run, folder, decay, every=250):
+    def __init__(self, run, folder, decay, every=400):
         def save(reader): save_model(reader, folder/'reader', dict(steps=self.budget.step()))
         super().__init__(lambda reader: validation(run, reader.eval()), every, folder/'validation.csv', save)
         self.decay, self.average = decay, None
@@ -236,6 +246,7 @@ def starting_point(folder, cfg):
     if folder is None: return recognizer
     model = load_model(folder)
     whole = isinstance(model, Recognizer)
+    if whole: model = with_charset(model, cfg.charset)
     encoder = model.encoder if whole else finest_encoder(getattr(model, 'encoder', model))
     weights = refitted(encoder, cfg.encoder)
     if whole: weights = recognizer.state_dict() | model.state_dict() | {f'encoder.{k}': v for k, v in weights.items()}
@@ -299,14 +310,28 @@ def choose_fonts(run, folder, least=.5, plain=.7, per_family=4):
     (run/'fonts.txt').write_text('\n'.join(kept), encoding='utf-8')
     print(f'{len(set(kept))} fonts of {len(families)} families')
 
+class Blanks(Source):
+    "Backgrounds on which nothing is written"
+    labelled = True
+    def __init__(self, n): self.n = n
+    def name(self, i): return f'blank-{i}'
+    def label(self, i): return ''
+    def image(self, i, size=None):
+        rng = np.random.default_rng((7, i))
+        picture = background((32, 128), rng.uniform(.02, .98), 0. if rng.random() < .3 else rng.uniform(0, .4), rng)
+        return wear(picture, float(rng.random() < .8), rng)
+
 def render(run, fonts, words, per_part, workers, seed=100):
-    "Caches street0, street1, … of rendered words, rare ones as often as frequent ones in every second"
+    "Caches street0, street1, … of rendered words, in turn as street_world has them, rare ones as often, and codes"
     world = street_world(fonts=read_fonts(fonts) if fonts else 'system')
     rarer = replace(world, dictionary=200_000, common=1.)
+    codes = replace(rarer, words=.35, numbers=.3, strings=.35, punctuation=.3, max_len=22)
+    if not (run/'blank0').exists(): print(cache(Blanks(max(words//30, 20)), run/'blank0', (32, 128), workers), flush=True)
     for k in range(-(-words//per_part)):
         if not (run/f'street{k}').exists():
             n = min(per_part, words-k*per_part)
-            print(cache(SynthWords(rarer if k % 2 else world, n, seed=seed+k), run/f'street{k}', (32, 128), workers), flush=True)
+            words_of = SynthWords((world, rarer, codes)[k % 3], n, seed=seed+k)
+            print(cache(words_of, run/f'street{k}', (32, 128), workers), flush=True)
 
 class Crops(Source):
     "Crops of several folders; one side of the split by CRC-32 of their file names"
@@ -331,6 +356,25 @@ def crops(run, data, sets):
     for folder in folders:
         if not (run/f'valid_{folder.name}').exists():
             print(cache(Crops([folder], True), run/f'valid_{folder.name}'))
+
+def chosen(folder, valid, least):
+    "Words of a set whose photograph is on one side of the split; the machine's readings of at least so high a score count"
+    def table(name): return [row.split('\t') for row in (folder/name).read_text(encoding='utf-8').splitlines()]
+    source = open_source(folder)
+    texts = list(all_labels(source))
+    if (folder/'machine.tsv').exists():
+        texts = [None]*len(source)
+        for row, text, sure in table('machine.tsv'): texts[int(row)] = text if float(sure) >= least else None
+    side = {int(row): zlib.crc32(photograph.encode()) % 10 == 0 for row, photograph in table('origin.tsv')}
+    return Subset(Relabelled(source, texts), [i for i, text in enumerate(texts) if text and side[i] == valid])
+
+def more(run, data, least):
+    "Caches of labelled words, of words with a machine's labels, and of seasoning"
+    for name, folder, valid in (
+            ('real_IC03', 'IC03_train', False), ('valid_IC03_train', 'IC03_train', True),
+            ('machine_TEXTMASK', 'TEXTMASK', False), ('machine_POSTERS', 'POSTERS', False),
+            ('season_WIRES', 'WIRES', False), ('season_PLATES', 'PLATES', False), ('season_SROIE', 'SROIE_words', False)):
+        if not (run/name).exists(): print(cache(chosen(Path(data)/folder, valid, least), run/name), flush=True)
 
 def pack(run, out, megabytes, quality):
     "Caches as JPEG: `<cache>-<k>.npz` of at most so many megabytes, with the texts"
@@ -399,14 +443,14 @@ def fingerprint(reader, seed=0):
     words, found = SynthWords(street_world(fonts='own'), 1000, seed=seed), {}
     for i in range(len(words)):
         r = reader.read(words[i][0])
-        if r.text == letters(words.label(i)) and min(r.confidences, default=0) > .9: found.setdefault(r.text, i)
+        if r.text == plain(words.label(i)) and min(r.confidences, default=0) > .9: found.setdefault(r.text, i)
         if len(found) == 10: break
     return dict(seed=seed, words=list(found.values()), readings=list(found))
 
 def main(args=None):
     "The command line"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('step', choices=['fonts', 'render', 'crops', 'pretrain', 'finetune', 'package', 'pack', 'unpack'])
+    parser.add_argument('step', choices=['fonts', 'render', 'crops', 'more', 'pretrain', 'finetune', 'package', 'pack', 'unpack'])
     parser.add_argument('run', type=Path, help='folder of caches, checkpoints and logs')
     parser.add_argument('--fonts', help='folder of font files, or a text file that names them; left out: the system\'s')
     parser.add_argument('--words', type=int, default=120_000, help='to render')
@@ -414,6 +458,7 @@ def main(args=None):
     parser.add_argument('--workers', type=int, default=0, help='processes that render or decode')
     parser.add_argument('--data', default='../shared/data', help='folder of the sets of crops')
     parser.add_argument('--sets', nargs='+', default=['IIIT5K_train', 'SVT_train', 'IC15_train', 'MLTlike_train'])
+    parser.add_argument('--least', type=float, default=.9, help="score from which a machine's label counts")
     parser.add_argument('--size', choices=sizes, default='mini', help='of the encoder')
     parser.add_argument('--method', choices=methods, default='mnsp', help='of pre-training')
     parser.add_argument('--steps', type=int, default=4000, help='of the optimizer, in all')
@@ -441,6 +486,7 @@ def main(args=None):
         fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
+        more=lambda: more(a.run, a.data, a.least),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
                                   a.start_from),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,

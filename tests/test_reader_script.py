@@ -51,6 +51,23 @@ def test_caches(run):
     assert [len(CacheSource(run/f'street{k}')) for k in range(2)] == [30, 20]
     assert len(CacheSource(run/'real'))+len(CacheSource(run/'valid_set')) == 60
 
+def test_machine_labels(run, tmp_path):
+    "Only sure readings count, a photograph lies on one side, and labels of one's own stay"
+    from mnsp.stores import convert
+    sets = 'IC03_train', 'TEXTMASK', 'POSTERS', 'WIRES', 'PLATES', 'SROIE_words'
+    for name in sets:
+        convert(run/'crops'/'set', tmp_path/name, 'parquet')
+        (tmp_path/name/'origin.tsv').write_text(''.join(f'{i}\tphoto-{i//5}.jpg\n' for i in range(60)))
+    for name in sets[1:3]:
+        (tmp_path/name/'machine.tsv').write_text(''.join(f'{i}\tRead {i}\t{.8+.005*i:.4f}\n' for i in range(60)))
+    call('more', tmp_path/'run', '--data', tmp_path)
+    found = {f.name: list(CacheSource(f).labels()) for f in sorted((tmp_path/'run').iterdir())}
+    assert set(found) == {'real_IC03', 'valid_IC03_train', 'machine_TEXTMASK', 'machine_POSTERS', 'season_WIRES',
+                          'season_PLATES', 'season_SROIE'}
+    held = [module.zlib.crc32(f'photo-{i//5}.jpg'.encode()) % 10 == 0 for i in range(60)]
+    assert found['machine_TEXTMASK'] == [f'Read {i}' for i in range(20, 60) if not held[i]]
+    assert len(found['real_IC03']) == 60-sum(held) and len(found['valid_IC03_train']) == sum(held) > 0
+
 def interrupt_at_validation(n, monkeypatch):
     "Validate every two steps, and let the n-th of them end in SIGTERM"
     def validation(run, reader, whole=module.validation):
@@ -75,7 +92,8 @@ def test_the_way_to_weights(run, monkeypatch):
     whole, parts = (newest(run/name/'checkpoints') for name in ('whole', 'parts'))
     assert whole['step'] == parts['step'] == 8
     assert all(torch.equal(v, parts['model'][k]) for k, v in whole['model'].items())
-    with open(run/'whole'/'validation.csv') as f: assert {'step', 'all', 'ned', 'set'} <= set(csv.DictReader(f).fieldnames)
+    with open(run/'whole'/'validation.csv') as f: columns = csv.DictReader(f).fieldnames
+    assert {'step', 'mean', 'waics', 'exact', 'set'} <= set(columns)
     call('finetune', run, '--steps', 10, '--name', 'whole', *small)
     assert newest(run/'whole'/'checkpoints')['step'] == read_log(run/'whole'/'log.csv')[-1]['step'] == 10
     call('package', run, '--name', 'whole', '--out', run/'weights', '--note', 'a test')
