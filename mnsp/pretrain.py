@@ -156,6 +156,7 @@ def fill_all(self:Pretrainer,
 
 # %% ../nbs/11_pretrain.ipynb #0000000a
 sizes = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2), # of encoders
+             micro=dict(patch_size=(4, 8), dim=96, depth=5, heads=3), # room for three scales: 8×16, 4×8, 2×4 tokens
              tiny=dict(patch_size=(8, 8), dim=128, depth=6, heads=2),
              small=dict(dim=384, depth=12, heads=6),
              base=dict(dim=768, depth=12, heads=12))
@@ -169,19 +170,19 @@ def _config(size, n_scales, guided, tasks, **kwargs):
     return PretrainConfig(EncoderConfig(**sizes[size], n_scales=n_scales), decoder, tasks, **kwargs)
 
 def mae(
-    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+    size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
     "MAE: one scale, no guide, normalised pixels, 75 % hidden, a decoder of 8 blocks (as MAERec pre-trains)"
     return _config(size, 1, False, mim_task(), teacher='pixels', guide=None, mask_ratio=.75)
 
 def lmim(
-    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+    size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
     "LMIM: one scale, guided, 80 % hidden; pass a MAE encoder as teacher to have the paper's"
     return _config(size, 1, True, mim_task())
 
 def mnsp(
-    size: str = 'small', # 'nano', 'tiny', 'small' or 'base'
+    size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
     """MNSP: three scales, MIM and masked next-scale prediction, all [cls] aligned (our reading); prediction weighs
     a quarter, the alignment a tenth of LMIM's, with which the study's photographs were read best"""
@@ -233,7 +234,7 @@ def _as_value(value, kinds, text):
 # %% ../nbs/11_pretrain.ipynb #0000001d
 def teacher_config(
     cfg: PretrainConfig, # of the model that needs a teacher
-    size: str = 'small', # of the MAE's decoder: 'nano', 'tiny', 'small' or 'base'
+    size: str = 'small', # of the MAE's decoder: 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
     "The MAE whose encoder, once trained, can be frozen as teacher: the same encoder, one scale"
     return replace(mae(size), encoder=replace(cfg.encoder, n_scales=1))

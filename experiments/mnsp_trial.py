@@ -1,0 +1,57 @@
+"""A trial in which scales have room: 4 x 8 patches, pyramids of 8 x 16, 4 x 8 and 2 x 4 tokens, each arm with and without guide.
+
+    python experiments/mnsp_trial.py --data TEXTMASK POSTERS IIIT5K_train ... --keep runs/trial      # the screen, one seed
+    python experiments/mnsp_trial.py --budget full --seeds 0 1 2 --arms 'MNSP' ... --out experiments/mnsp_trial_full.csv ...
+
+Encoders of width 96 and depth 5 are pre-trained on real crops and rendered words, unlabelled, and read by small readers on
+frozen and on fine-tuned features. Every arm of a seed sees the same pictures for the same number of steps; `pretrain_seconds`
+says what they cost, so that arms can be compared at equal time too. An arm on features learns those of a MAE that was trained
+as long before it; its seconds are in the row of that MAE. The screen chooses with one seed and a third of the steps; what is
+decided is decided by `full` and three seeds or more. Rows that are there are not measured again, and a run that was stopped
+goes on from --keep. `NSP only` is the paper's naive next-scale prediction: no token of the scale that is predicted is seen.
+With the guide its decoder sees every patch of the same word in another look, which is a short cut; without, it has the coarse
+picture alone.
+"""
+from dataclasses import replace
+from pathlib import Path
+
+from mnsp.nsp import mnsp_tasks, nsp_tasks
+from mnsp.pretrain import lmim, mae, mnsp
+from mnsp.study import Arm, Study, comparison_command
+
+wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
+screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=1000, hidden=128, probe_steps=600,
+               tune_steps=600, wear=wear)
+budgets = dict(screen=screen, full=replace(screen, steps=3000))
+
+
+def unguided(cfg):
+    "The same without guidance view and, since there is nothing to align with, without alignment"
+    return replace(cfg, guide=None, align=0., decoder=replace(cfg.decoder, guided=False))
+
+
+def arms(size):
+    "Name -> arm"
+    base = mnsp(size)
+    def changed(**kwargs): return replace(base, **kwargs)
+    def features(cfg): return Arm(replace(cfg, teacher='frozen'))
+    nsp, masked = (changed(tasks=nsp_tasks(3, visible), align=0.) for visible in (False, True))
+    both = changed(align=0.)
+    return {
+        'no pre-training': None,
+        'MAE': mae(size),
+        'LMIM': lmim(size),
+        'LMIM, features': features(lmim(size)),
+        'NSP only': nsp, 'NSP only, unguided': unguided(nsp),
+        'masked NSP only': masked, 'masked NSP only, unguided': unguided(masked),
+        'MIM + NSP': both, 'MIM + NSP, unguided': unguided(both),
+        'MNSP': base,
+        'MNSP, features': features(base),
+        'MNSP, moving average': changed(teacher='ema'),
+        'MNSP, ratio 4': changed(encoder=replace(base.encoder, n_scales=2, scale_ratio=4), tasks=mnsp_tasks(2)),
+        'MNSP, align variance .1': changed(align_variance=.1),
+    }
+
+
+if __name__ == '__main__':
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True)
