@@ -118,7 +118,7 @@ def from_text(cls:Charset,
     texts, # words, or one long string
 ):
     "The set of all characters that occur in `texts`, sorted"
-    return cls(sorted(set().union(*texts)))
+    return cls(sorted(set().union(*(unicodedata.normalize('NFC', text) for text in texts))))
 
 @patch(cls_method=True)
 def from_file(cls:Charset,
@@ -133,7 +133,7 @@ def from_file(cls:Charset,
     except UnicodeDecodeError as e:
         raise ValueError(f"{path.name} is not UTF-8 text (byte {e.start})") from None
     try:
-        return cls(chars.replace('\n', ''))
+        return cls(unicodedata.normalize('NFC', chars.replace('\n', '')))
     except ValueError as e:
         raise ValueError(f"{path.name}: {e}") from None
 

@@ -6,9 +6,9 @@
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
            'EpochsOption', 'BatchOption', 'CarefulOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption',
            'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'CompileOption',
-           'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot',
-           'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split',
-           'data_label', 'main']
+           'ImageColumnOption', 'TextColumnOption', 'PatternOption', 'OutsideOption', 'BrokenOption', 'most_drawn',
+           'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read', 'web_page',
+           'export', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -79,6 +79,15 @@ CompileOption = Annotated[bool,
                           typer.Option('--compile',
                                        help="Compile the networks' blocks: a slow start, then faster "
                                             "on GPUs.")]
+ImageColumnOption = Annotated[Optional[str],
+                              typer.Option(help="Column of the pictures, or of their files' names, in a table or list.")]
+TextColumnOption = Annotated[Optional[str], typer.Option(help="Column of the texts in a table or list.")]
+PatternOption = Annotated[Optional[str],
+                          typer.Option(help="Regular expression whose group, in a file's name without suffix, is the "
+                                            "label: '(.+)_[0-9]+' for word_0.jpg.")]
+OutsideOption = Annotated[float,
+                          typer.Option(help="Largest share of labels with characters outside --charset; with more of "
+                                            "them nothing is trained.", min=0, max=1)]
 BrokenOption = Annotated[float,
                          typer.Option(help="Largest share of broken pictures; with more of them the run ends.",
                                       min=0, max=1)]
@@ -121,6 +130,10 @@ def _say(text, err=False):
     if rank() == 0: typer.echo(text, err=err)
 
 # %% ../nbs/20_cli.ipynb #12fcd468
+def _columns(image, text, pattern):
+    "What is said of data besides their paths"
+    return {k: v for k, v in dict(image=image, text=text, pattern=pattern).items() if v is not None}
+
 def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
     "The data of a run and its loader, shared out among the processes"
     from mnsp.data import open_words, word_loader
@@ -238,6 +251,7 @@ def pretrain(
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
     from fastai.torch_core import set_seed
@@ -251,7 +265,8 @@ def pretrain(
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
                  stream=stream, data=_names(data), **(dict(encoder=encoder.name) if encoder else {}))
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
-    dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
+    about = dict(max_broken=max_broken, columns=_columns(image_column, text_column, pattern), size=cfg.encoder.img_size)
+    dataset, loader = _words(data, stream, seed, batch_size, workers, **about)
     _few(loader, steps, minutes, epochs, accumulate)
     out = _folder(out)
     set_seed(seed)
@@ -259,7 +274,7 @@ def pretrain(
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
         frozen = mae.encoder
-        _, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)  # from the start
+        _, loader = _words(data, stream, seed, batch_size, workers, **about)  # from the start
     _pretrain(p.Pretrainer(cfg, frozen, encoder=known), loader, out, bar=method, **how)
     if stream or dataset.broken(): _say(dataset.report())
     _say(f'weights are in {out}')
@@ -311,12 +326,12 @@ def _tell(row):
     when = f"step {row['step']}" if row['step'] else 'before'
     tqdm.write(f'{when}: ' + ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned')) + ' % of held-out words')
 
-def _validation(paths, every, out, workers, first):
+def _validation(paths, every, out, workers, first, columns):
     "What reads held-out words on the way, and keeps the best reader as OUT's"
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.evaluate import known_labels, named_sources
-    sources = named_sources(paths)
+    sources = named_sources(paths, **columns)
     for name, source in sources.items(): known_labels(name, source)  # an error now, not at the first reading
     return f.Validation(f.reading_scores(sources, workers=workers), every, out / 'validation.csv', first=first,
                         keep=lambda reader: hub.save_model(reader, out), tell=_tell)
@@ -348,12 +363,15 @@ def finetune(
     short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer.")] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    max_outside: OutsideOption = .2,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Train a recogniser on labelled words, from a pre-trained encoder; `read` and `evaluate` take its OUT."
     from fastai.torch_core import set_seed
 
     from mnsp import finetune as f
     from mnsp import hub
+    from mnsp.data import check_labels
     from mnsp.guidance import FinetuneAugment
     from mnsp.machine import rank
     from mnsp.recognizer import with_charset
@@ -361,11 +379,14 @@ def finetune(
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
     start = _start(encoder, reader)
     chars = _characters(charset, start if reader else None, drop_characters)
-    labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
+    columns = _columns(image_column, text_column, pattern)
+    labels = dict(charset=chars, max_len=max_len, max_broken=max_broken, columns=columns,
+                  **(dict(size=getattr(start, 'encoder', start).cfg.img_size) if start else {}),
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
-    validation = _validation(valid, valid_every, out, workers, first=bool(reader)) if valid else None
+    for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
+    validation = _validation(valid, valid_every, out, workers, bool(reader), columns) if valid else None
     set_seed(seed)
     _few(loader, steps, minutes, epochs, accumulate)
     if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
@@ -403,14 +424,14 @@ def plot(
     typer.echo(f"{out}: {len(found)} run{'s' * (len(found) > 1)}")
 
 # %% ../nbs/20_cli.ipynb #0000000e
-def _to_evaluate(data, union14m, subset):
+def _to_evaluate(data, union14m, subset, columns):
     "The sets that are asked for: name -> source"
     from mnsp.benchmarks import open_union14m, subset_from_list
     from mnsp.evaluate import named_sources
     if union14m:
         if data or subset: raise ValueError("--union14m brings its own sets: leave out --data and --subset")
         return open_union14m(union14m)
-    if data: sources = named_sources(data)
+    if data: sources = named_sources(data, **columns)
     else:
         from mnsp.demo import held_out_words # brings the training along, so not sooner
         sources = held_out_words()
@@ -482,6 +503,7 @@ def evaluate(
                         typer.Option(help="CSV file for every picture's label and reading.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     careful: CarefulOption = False, batch_size: BatchOption = 64, workers: WorkersOption = 0,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp import evaluate as e
@@ -489,7 +511,8 @@ def evaluate(
     from mnsp.machine import processes, rank
     from mnsp.recognizer import careful as with_negatives
     if peers and as_json: raise ValueError("--peers is a table: leave out --json")
-    sources, compare = _to_evaluate(data, union14m, subset), _rules(rules)
+    columns = _columns(image_column, text_column, pattern)
+    sources, compare = _to_evaluate(data, union14m, subset, columns), _rules(rules)
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
     if readings: _file(readings, '--readings', '.csv')
     if peers: known_sets(sources)
@@ -662,10 +685,13 @@ def data_check(
     charset: CharsetOption = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
     workers: WorkersOption = 2,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Count, measure, and find broken pictures (exit code 1), duplicates and strange characters."
     from mnsp.charset import Charset, english
+    from mnsp.sources import open_source
     from mnsp.stores import check
+    source = open_source(source, **_columns(image_column, text_column, pattern))
     found = check(source, Charset.from_file(charset) if charset else english, max_len, workers)
     typer.echo(found.table())
     if out: typer.echo(f'sheet.png and lists are in {found.save(out) or out}')
@@ -678,9 +704,12 @@ def data_convert(
     destination: Annotated[Path, typer.Argument(help="What to write; must not exist.")],
     kind: Annotated[Optional[str],
                     typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Write a data set as LMDB, folder or parquet; interrupted and called again, it goes on."
+    from mnsp.sources import open_source
     from mnsp.stores import convert
+    source = open_source(source, **_columns(image_column, text_column, pattern))
     typer.echo(str(convert(source, destination, kind)))
 
 @data_app.command('cache')
@@ -690,9 +719,12 @@ def data_cache(
     height: Annotated[int, typer.Option(min=1)] = 32,
     width: Annotated[int, typer.Option(min=1)] = 128,
     workers: WorkersOption = 2,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Decode and resize once, into a memory map for training at full speed; called again, it goes on."
+    from mnsp.sources import open_source
     from mnsp.stores import cache
+    source = open_source(source, **_columns(image_column, text_column, pattern))
     typer.echo(str(cache(source, destination, (height, width), workers)))
 
 @data_app.command('split')
@@ -700,10 +732,11 @@ def data_split(
     source: SourceArgument,
     destination: Annotated[Path, typer.Argument(help="Folder for train.json and valid.json; must not exist.")],
     valid: Annotated[int, typer.Option(help="One in so many for validation.", min=2)] = 10,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
-    "Split by a stable hash of the pictures' names; both files can be given as --data."
+    "Split by a stable hash, crops of one photograph together; both files can be given as --data."
     from mnsp.stores import split
-    for side, n in split(source, destination, valid).items():
+    for side, n in split(source, destination, valid, **_columns(image_column, text_column, pattern)).items():
         typer.echo(f'{destination / side}.json\t{n} pictures')
 
 # %% ../nbs/20_cli.ipynb #1abe3001

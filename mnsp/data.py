@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['scanned', 'no_target', 'WordDataset', 'words_that_fit', 'to_tensor', 'by_number', 'scramble', 'shuffled',
            'EpochSampler', 'Batch', 'collate', 'WordLoader', 'in_turn', 'word_loader', 'Cached', 'WordStream',
-           'SourceStream', 'own_worker', 'MixedStream', 'open_stream', 'open_words', 'BrokenImage', 'BrokenLabel',
-           'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource',
-           'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images', 'hf_stream', 'home', 'homes',
-           'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'picture',
-           'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+           'SourceStream', 'own_worker', 'MixedStream', 'open_stream', 'open_words', 'check_labels', 'BrokenImage',
+           'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
+           'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
+           'hf_stream', 'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image',
+           'open_source', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000003
 import copy
 import io
 from collections import Counter, deque
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate, get_worker_info
 from tqdm.auto import tqdm
 
+from .labels import clean, survey
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
-                          find_images, hf_stream, home, homes, in_validation, is_description,
-                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, open_image,
-                          open_source, picture, readable_label, reasons, split_source, suffixes, to_rgb)
+                          raw_labels, find_images, hf_stream, home, homes, in_validation, is_description,
+                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, no_labels, open_image,
+                          open_source, picture, readable_label, reasons, said, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
 _all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource',
@@ -56,8 +58,7 @@ class WordDataset(Dataset):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
         if charset is not None and not is_labelled(source):
-            raise DataError("these pictures have no labels, but targets are asked for; add a "
-                            "labels.tsv, or leave charset out")
+            raise DataError(no_labels(source))
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
         self.seed, self.on_broken, self.max_broken, self.met = seed, on_broken, max_broken, 0
         self.lazy = charset is not None and not self._to_scan(scan)
@@ -72,7 +73,7 @@ class WordDataset(Dataset):
 
     def __len__(self): return len(self.kept)
     def name(self, i): return self.source.name(int(self.kept[i]))
-    def label(self, i): return self.source.label(int(self.kept[i]))
+    def label(self, i): return clean(self.source.label(int(self.kept[i])))
     def fits(self, text): return text is not None and self.charset.fits(text, self.max_len)
 
     @property
@@ -447,7 +448,7 @@ def with_charset(self:Cached,
     other.change, other.rows, other.left_out = change, torch.arange(len(self.images)), self.dataset.left_out
     if charset is not None:
         if not is_labelled(self.dataset.source):
-            raise DataError("these pictures have no labels, but targets are asked for; leave charset out")
+            raise DataError(no_labels(self.dataset.source))
         texts = [other.label(k) for k in range(len(self.images))]
         fits = torch.tensor([bool(text) and charset.fits(text, max_len) for text in texts])
         other.rows = fits.nonzero()[:, 0]
@@ -498,7 +499,7 @@ class WordStream(IterableDataset):
         recent=64,      # items among which a substitute is drawn
     ):
         if charset is not None and not source.labelled:
-            raise DataError("this stream has no labels, but targets are asked for; leave charset out")
+            raise DataError(no_labels(getattr(source, 'source', source)))
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
         self.seed, self.max_broken, self.recent = seed, max_broken, recent
         self.epoch = 0
@@ -686,17 +687,19 @@ def open_stream(
     world=1,   # … so many
     shuffle=0, # items among which the next one is drawn; 0: in order. What has an index is shuffled as a whole
     seed=0,    # of the order
+    columns=None, # image, text, pattern: what `open_source` may be told besides the path
     **kwargs,  # of `StreamSource` or `MixedStream`
 ):             # `StreamSource`, `MixedStream` or `SourceStream`
     "Read a data set on the fly"
     about, where = dict(rank=rank, world=world, shuffle=shuffle, seed=seed), Path(path)
     if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
-        return hf_stream(path, split, **about, **kwargs)
+        return hf_stream(path, split, **about, **said(columns or {}, path, ('image', 'text')), **kwargs)
     if is_description(where, ['mixture']):
-        paths, weights, said = mixture_of(where)
+        paths, weights, rest = mixture_of(where)
+        said(columns or {}, path, ())
         return MixedStream([open_stream(p, **about) for p in paths], weights,
-                           **{'seed': seed, **said, **kwargs})
-    return SourceStream(open_source(path), rank, world, bool(shuffle), seed)
+                           **{'seed': seed, **rest, **kwargs})
+    return SourceStream(open_source(path, **(columns or {})), rank, world, bool(shuffle), seed)
 
 def open_words(
     paths,        # list of what `open_source` or `open_stream` takes, together one data set
@@ -704,11 +707,35 @@ def open_words(
     rank=0,       # this process, of …
     world=1,      # … so many; both concern streams, the order of others is dealt out by `word_loader`
     seed=0,       # of the order of a stream, and of substitutes
+    columns=None, # image, text, pattern: what `open_source` may be told besides a path
     n=1_000_000,  # items of a stream that does not say how many it has; only schedules by epochs depend on it
     **kwargs,     # of `WordDataset` or `WordStream`
 ):                # `WordStream`, or `WordDataset`
     "The data of a run by their paths, ready for `word_loader`"
-    if not stream: return WordDataset(Concat([open_source(p) for p in paths]), seed=seed, **kwargs)
-    streams = [open_stream(p, rank=rank, world=world, shuffle=1000, seed=seed) for p in paths]
+    columns = columns or {}
+    if not stream: return WordDataset(Concat([open_source(p, **columns) for p in paths]), seed=seed, **kwargs)
+    streams = [open_stream(p, rank=rank, world=world, shuffle=1000, seed=seed, columns=columns) for p in paths]
     sizes = [s.n or n for s in streams]
     return WordStream(MixedStream(streams, sizes, seed, sum(sizes)), seed=seed, **kwargs)
+
+# %% ../nbs/02b_data.ipynb #02b00002
+def check_labels(
+    words,          # `WordDataset` or `WordStream`, with a character set
+    max_outside=.2, # a larger share of labels with characters outside the set is a DataError
+) -> list:          # of lines, [] when there is nothing to say
+    "What is odd about the labels that are to be learnt, before the first step"
+    stream = isinstance(words, WordStream)
+    texts = (text for *_, text in islice(words.source, 1000)) if stream else islice(raw_labels(words.source), scanned)
+    found = survey(texts, words.charset, words.max_len)
+    n, lines = found.n-found.none, []
+    if found.cleaned:
+        lines.append(f"{found.cleaned} of {n} labels cleaned: line ends or spaces around them, or accents as characters "
+                     "of their own, now one with their letter")
+    if found.holding:
+        line = f"{found.holding} of {n} labels hold characters outside the set: {found.foreign()}"
+        remedy = "give a set that has them (--charset, a text file of all characters to read), or mend the labels"
+        if found.holding > max_outside*n:
+            raise DataError(f"{line}; more than {max_outside:.0%} would be learnt as unknown: {remedy}, or raise "
+                            "--max-outside")
+        lines.append(f"{line}; these are learnt as unknown: {remedy}")
+    return lines

@@ -10,6 +10,7 @@ __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'i
 
 # %% ../nbs/14_evaluate.ipynb #00000003
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -26,12 +27,14 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from .data import DataError, WordDataset, word_loader
-from .sources import open_source, readable_label
+from .labels import clean
+from .sources import is_labelled, no_labels, open_source, raw_label
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
     'exact: strings as they are; ned: 100*mean(1 - Levenshtein/longer length) on strings as '
-    'they are, case counts; strings are compared by code point; labels as given in the source; '
+    'they are, case counts; strings are compared by code point; labels and readings '
+    'in Unicode NFC, without white space around them; '
     'every picture counted once, one that cannot be opened is wrong; '
     'avg: mean over sets; w_avg: mean over words')
 CONVENTION = (
@@ -115,7 +118,7 @@ def score(
         raise ValueError(f"{len(preds)} preds for {len(trues)} trues; give one each")
     if not len(trues):
         raise ValueError("nothing to score: preds and trues are empty")
-    read = [(p, t) for p, t in zip(preds, trues, strict=True) if p is not None] # the others add nothing
+    read = [(clean(p) or '', clean(t) or '') for p, t in zip(preds, trues) if p is not None] # the others add nothing
     def percent(f): return 100 * sum(f(p, t) for p, t in read) / len(trues)
     out = Score(n=len(trues), waics=percent(is_waics),
                 case_insensitive=percent(lambda p, t: p.lower() == t.lower()),
@@ -214,13 +217,14 @@ def _notes(evaluation):
 # %% ../nbs/14_evaluate.ipynb #5a1d0e01
 def named_sources(
     paths: list, # of data sets, as `open_source` takes them
+    **columns, # image, text, pattern: what `open_source` may be told besides a path
 ) -> dict: # name -> source
     "Sources by the names under which results are reported: the ends of their paths, long enough to differ"
     ends, n = [Path(p).resolve().parts for p in paths], 1
     if twice := [p for p, end in zip(paths, ends) if ends.count(end) > 1]:
         raise DataError(f"{twice[0]} is given twice; give every data set once")
     while len({end[-n:] for end in ends}) < len(ends): n += 1
-    return {'/'.join(end[-n:]): open_source(p) for p, end in zip(paths, ends)}
+    return {'/'.join(end[-n:]): open_source(p, **columns) for p, end in zip(paths, ends)}
 
 # %% ../nbs/14_evaluate.ipynb #0000001e
 def _device(reader):
@@ -231,12 +235,18 @@ def _device(reader):
 
 def known_labels(name, source):
     "All labels of a source, or an error that says which source has none"
-    labels = [readable_label(source, i) for i in range(len(source))]
+    raw = [raw_label(source, i) for i in range(len(source))]
+    labels = [None if text is None else clean(text) or '' for text in raw] # nothing to read is a question too
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
+    if not is_labelled(source):
+        raise DataError(f"set {name!r} has no label: {no_labels(source)}")
     if None in labels:
         raise DataError(f"set {name!r} has no label, or none that can be read, for "
                         f"{source.name(labels.index(None))}; evaluation needs labelled pictures")
+    if n := sum(a != b for a, b in zip(raw, labels)):
+        warnings.warn(f"set {name!r}: {n} of {len(raw)} labels cleaned (line ends or spaces around them, or accents "
+                      "apart from their letters)", stacklevel=2)
     return labels
 
 # %% ../nbs/14_evaluate.ipynb #0000001f
@@ -307,6 +317,7 @@ def _readings(set, words, labels, answers, broken, rules):
         if str(k) in broken: rows.append(ScoredReading(**row, pred='', confidence=0., right=False, broken=True,
                                                  reason=broken[str(k)]))
         else:
+            pred = clean(pred) or ''
             rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence),
                                       right=rules.right(pred, labels[i]),
                                       height=int(words.heights[k])))

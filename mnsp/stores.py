@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .charset import english
+from .labels import Survey, clean, survey
 from .data import WordDataset, by_number, word_loader
-from .sources import (BrokenImage, DataError, all_labels, fingerprint, home, is_labelled, open_source,
-                          picture, readable_label, reasons, split_source, suffixes)
+from .sources import (BrokenImage, DataError, raw_labels, fingerprint, home, is_labelled, open_source,
+                          picture, readable_label, reasons, split_source, suffixes, raw_label)
 from .synth import font_chars, font_files
 
 # %% ../nbs/02c_stores.ipynb #00000009
@@ -75,10 +76,7 @@ class Check:
     "What `check` found"
     source: object
     rows: np.ndarray # int64 [n,4]: width, height, digest, code
-    no_label: int = 0 # pictures without a text that can be read
-    lengths: Counter = field(default_factory=Counter) # characters → words
-    outside: Counter = field(default_factory=Counter) # characters that the character set lacks → how often
-    too_long: int = 0 # words longer than max_len allows
+    labels: Survey = field(default_factory=Survey) # of all labels
 
     @property
     def fine(self): return self.rows[:, 3] == 0
@@ -100,15 +98,8 @@ def check(
 ) -> Check:
     "Go through a data set: counts, sizes, lengths, strange characters, duplicates, broken pictures"
     source = opened(source)
-    out = Check(source, probe(source, workers, bar))
-    for text in all_labels(source) if is_labelled(source) else ():
-        if text is None:
-            out.no_label += 1
-            continue
-        out.lengths[len(text)] += 1
-        out.outside.update(c for c in text if c not in charset)
-        out.too_long += not charset.fits(text, max_len)
-    return out
+    return Check(source, probe(source, workers, bar),
+                 survey(raw_labels(source) if is_labelled(source) else (), charset, max_len))
 
 def opened(source): # a source, or the path of one
     "The source itself, opened if it is a path"
@@ -128,14 +119,14 @@ def table(self:Check, most=5):
     for name, values in ('width', self.rows[self.fine, 0]), ('height', self.rows[self.fine, 1]):
         if len(values):
             rows.append((name, f'{np.median(values):.0f}', f'{values.min()} to {values.max()} pixels'))
-    if self.lengths:
-        lengths = list(self.lengths.elements())
+    if (found := self.labels).lengths:
+        lengths = list(found.lengths.elements())
         rows += [('characters', f'{np.median(lengths):.0f}', f'{min(lengths)} to {max(lengths)} per word'),
-                 ('no label', f'{self.no_label:,}', 'pictures'),
-                 ('too long', f'{self.too_long:,}', 'words, which training leaves out')]
-        strange = [f'{c!r} {k}×' for c, k in self.outside.most_common()]
-        rows.append(('outside', f'{len(strange):,}',
-                     some(strange, most) or 'characters outside the character set'))
+                 ('no label', f'{found.none:,}', 'pictures'),
+                 ('too long', f'{found.too_long:,}', 'words, which training leaves out')]
+        rows.append(('outside', f'{len(found.outside):,}',
+                     found.foreign(most) or 'characters outside the character set'))
+        rows.append(('to clean', f'{found.cleaned:,}', 'labels with line ends, spaces around, or accents apart'))
     lines = (f'{name:11}{value:>11}  {about}'.rstrip() for name, value, about in rows)
     return '\n'.join(lines) + self.histogram()
 
@@ -146,9 +137,9 @@ def some(texts, most):
 @patch
 def histogram(self:Check, width=40):
     "The lengths of the words as bars of text"
-    top = max(self.lengths.values(), default=0)
-    bars = (f'\n{k:11} {self.lengths[k]:>10,}  {"█"*round(width*self.lengths[k]/top)}'
-            for k in sorted(self.lengths))
+    lengths = self.labels.lengths
+    top = max(lengths.values(), default=0)
+    bars = (f'\n{k:11} {lengths[k]:>10,}  {"█"*round(width*lengths[k]/top)}' for k in sorted(lengths))
     return ''.join(['\n\ncharacters       words', *bars]) if top else ''
 
 # %% ../nbs/02c_stores.ipynb #0000000f
@@ -272,17 +263,19 @@ def as_png(im): # PIL image
     return buffer.getvalue()
 
 def gather(source, start, stop, usable):
-    "(list of (bytes, text or None), list of (name, reason) left out) of the items start..stop-1"
-    rows, left_out = [], []
+    "(list of (bytes, text or None), list of (name, reason) left out, labels cleaned) of the items start..stop-1"
+    rows, left_out, cleaned = [], [], 0
     for i in range(start, stop):
-        text = readable_label(source, i)
+        raw = raw_label(source, i)
+        text = clean(raw)
         try:
             if not usable(text):
                 raise BrokenImage(source.name(i), 'label')
             rows.append((encoded(source, i), text))
+            cleaned += text != raw
         except (BrokenImage, OSError) as e:
             left_out.append((source.name(i), getattr(e, 'reason', 'unreadable')))
-    return rows, left_out
+    return rows, left_out, cleaned
 
 # %% ../nbs/02c_stores.ipynb #00000015
 def write_lmdb(part, rows, labelled):
@@ -347,11 +340,13 @@ class Written:
     path: Path
     n: int # pictures
     left_out: list # (name, reason)
+    cleaned: int = 0 # labels that are not as they were in the source (see `clean`)
 
     def __str__(self):
         reasons_met = by_number(Counter(reason for _, reason in self.left_out))
         lacking = f'; left out: {reasons_met}' if self.left_out else ''
-        return f'{self.path}: {self.n:,} pictures{lacking}'
+        mended = f'; {self.cleaned:,} labels cleaned' if self.cleaned else ''
+        return f'{self.path}: {self.n:,} pictures{lacking}{mended}'
 
 # %% ../nbs/02c_stores.ipynb #6b911ff4
 def convert(
@@ -373,10 +368,11 @@ def convert(
               disable=not bar) as meter:
         while (done := part.state['done']) < n:
             stop = min(n, done+every)
-            rows, left_out = gather(source, done, stop, usable)
+            rows, left_out, cleaned = gather(source, done, stop, usable)
             size = writers[kind](part, rows, labelled) if rows else part.state['size']
             part.save(done=stop, written=part.state['written']+len(rows), size=size or 0,
-                      left_out=part.state['left_out']+left_out)
+                      left_out=part.state['left_out']+left_out,
+                      cleaned=part.state.get('cleaned', 0)+cleaned)
             meter.update(stop-done)
     return finished(part)
 
@@ -389,7 +385,7 @@ def finished(part):
     for file in part.folder.glob('lock.mdb'):
         file.unlink()
     part.finish()
-    return Written(part.dst, state['written'], [tuple(x) for x in state['left_out']])
+    return Written(part.dst, state['written'], [tuple(x) for x in state['left_out']], state.get('cleaned', 0))
 
 # %% ../nbs/02c_stores.ipynb #0000001e
 def cache(
@@ -440,9 +436,11 @@ def split(
     source_path, # path of a data set
     dst,         # folder for train.json and valid.json; must not exist
     valid=10,    # one in so many for validation
+    **columns,   # image, text, pattern: what `open_source` may be told besides the path
 ) -> dict:       # name of the side → pictures
-    "Split a data set by a stable hash of the names"
-    source = open_source(source_path)
+    "Split a data set by a stable hash of what its pictures were cut from (see `photographs`)"
+    columns = {k: v for k, v in columns.items() if v is not None}
+    source = open_source(source_path, **columns)
     sides, of = dict(zip(('train', 'valid'), split_source(source, valid))), fingerprint(source)
     dst, part = Path(dst), Path(f'{dst}.part')
     if dst.exists():
@@ -451,7 +449,8 @@ def split(
     for name, side in sides.items():
         np.save(part/f'{name}.npy', side.rows)
         said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
-                    else str(source_path), rows=f'{name}.npy', of=of)
+                    else str(source_path), rows=f'{name}.npy', of=of,
+                    **(dict(columns=columns) if columns else {}))
         (part/f'{name}.json').write_text(json.dumps(said))
     os.replace(part, dst)
     return {name: len(side) for name, side in sides.items()}

@@ -13,6 +13,7 @@ from mnsp import evaluate as e
 from mnsp.benchmarks import benchmarks, beside_peers, published, subset_from_list
 from mnsp.data import DataError, FolderSource
 from mnsp.diagnosis import by_length
+from mnsp.labels import clean
 
 
 class Words:
@@ -46,7 +47,9 @@ CASES = [
     ('北京', '上海', 1, 0, 0, 0),
     ('c\ufffdt', 'ct', 1, 0, 0, 2/3),                       # an unknown character
     ('cat', 'c\ufffdt', 0, 0, 0, 2/3),
-    ('K', '\u212a', 0, 1, 0, 0),                            # the Kelvin sign lower-cases to k, but is no letter a-z
+    ('K', '\u212a', 1, 1, 1, 1),                            # the Kelvin sign is the letter K, in another Unicode form
+    ('café', 'cafe\u0301', 1, 1, 1, 1),                     # one character, or a letter and an accent
+    ('word\r\n', ' word', 1, 1, 1, 1),                      # what stands around a label is no part of it
     ('x' * 24, 'x' * 24, 1, 1, 1, 1),
     ('x' * 25, 'x' * 24, 0, 0, 0, 24/25),                   # one more than fits into 25 places with the end mark
     ('x' * 25, 'x' * 25, 1, 1, 1, 1),
@@ -69,7 +72,8 @@ def test_all_cases_through_a_reader():
     assert result.sets['cases']['n'] == len(CASES)
     for key, values in zip(('waics', 'case_insensitive', 'exact', 'ned'), columns[2:]):
         assert result.sets['cases'][key] == pytest.approx(100 * sum(values) / len(CASES))
-    assert [(r.true, r.pred, r.index) for r in result.readings] == [(c[0], c[1], i) for i, c in enumerate(CASES)]
+    assert [(r.true, r.pred, r.index) for r in result.readings] == [
+        (clean(c[0]) or '', clean(c[1]) or '', i) for i, c in enumerate(CASES)]
     assert 'labels without a letter' in result.table() and result.table().endswith('w_avg: mean over words')
     assert sum(g.n for g in by_length(result.readings)) == len(CASES)
 

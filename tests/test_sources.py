@@ -30,6 +30,7 @@ from mnsp.data import (
     open_words,
     word_loader,
 )
+from mnsp.labels import json_items
 from mnsp.pretrain import Pretrainer, mae
 from mnsp.sources import (
     BrokenLabel,
@@ -45,7 +46,6 @@ from mnsp.sources import (
     all_labels,
     home,
     homes,
-    json_items,
     open_image,
     open_source,
     picture,
@@ -255,7 +255,7 @@ def union(tmp_path):
     top = tmp_path/'Union14M-L'
     write_pictures(top/'full_images/art')
     names = [f'full_images/art/{i}.png' for i in range(6)]
-    words = ['one', 'Zwei', '三', 'f"our', '', 'six']
+    words = ['one', 'Zwei', '三', 'f"our', None, 'six']
     old, new = top/'train_annos/mmocr-0.x', top/'train_annos/mmocr1.0.x'
     for place in (old, new):
         place.mkdir(parents=True)
@@ -299,10 +299,10 @@ def test_json_items_in_pieces(tmp_path, size):
 
 @pytest.mark.parametrize('name, text, message', [
     ('x.jsonl', '{"filename": "0.png", "text": "a"}\n\n{"filename": "1.png", "te\n', 'line 3'),
-    ('x.jsonl', '{"filename": "0.png", "text": 5}\n', 'line 1'),
-    ('x.jsonl', '[]\n', 'line 1'),
+    ('x.jsonl', '{"filename": "0.png", "text": {"a": 5}}\n', 'line 1.*boxes'),
+    ('x.jsonl', '[]\n', 'lists no images'),
     ('x.json', '{"data_list": [{"img_path": "0.png"},', 'breaks inside'),
-    ('x.json', '{"images": []}', 'no "data_list"'),
+    ('x.json', '{"images": [{"id": 5}]}', 'entry 1: holds boxes'),
     ('x.json', '{"data_list": []}', 'lists no images'),
     ('x.tsv', 'nowhere.png\ta\n', "no image 'nowhere.png'"),
     ('x.txt', 'alone\n', 'line 1'),
