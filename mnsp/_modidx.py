@@ -490,6 +490,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mnsp.labels._Text.more': ('labels.html#_text.more', 'mnsp/labels.py'),
                              'mnsp.labels._Text.skip': ('labels.html#_text.skip', 'mnsp/labels.py'),
                              'mnsp.labels._Text.value': ('labels.html#_text.value', 'mnsp/labels.py'),
+                             'mnsp.labels._known': ('labels.html#_known', 'mnsp/labels.py'),
                              'mnsp.labels.asked': ('labels.html#asked', 'mnsp/labels.py'),
                              'mnsp.labels.clean': ('labels.html#clean', 'mnsp/labels.py'),
                              'mnsp.labels.columns_under': ('labels.html#columns_under', 'mnsp/labels.py'),

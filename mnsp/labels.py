@@ -19,6 +19,7 @@ import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -107,10 +108,14 @@ def plain(title: str) -> str:
 def known(
     titles: Iterable[str],
     columns: tuple, # `file_columns`, `text_columns` or `group_columns`
-) -> list: # of titles
+) -> tuple: # of titles
     "Those titles that a table knows, the likeliest first"
-    by_name = {plain(title): title for title in reversed(list(titles))}
-    return [by_name[name] for name in columns if name in by_name]
+    return _known(tuple(titles), columns)
+
+@lru_cache(256) # the records of a list have the same titles
+def _known(titles, columns):
+    by_name = {plain(title): title for title in reversed(titles)}
+    return tuple(by_name[name] for name in columns if name in by_name)
 
 def asked(
     titles: Iterable[str],

@@ -354,8 +354,7 @@ def _parsed(self:ListedSource, line, number):
         entry = self.parse(line.rstrip(b'\r').decode('utf-8-sig', errors), **self.how)
         if self.numbers and not (word := word_in_name(entry.file, entry.text)):
             raise ValueError("has no word in its name that its number stands for, as others have")
-        return entry._replace(file=self.spelt(entry.file), text=word if self.numbers else entry.text,
-                              line=entry.line or number)
+        return Entry(self.spelt(entry.file), word if self.numbers else entry.text, entry.group, entry.line or number)
     except UnicodeDecodeError:
         wrong = 'not UTF-8; save the file in UTF-8'
     except ValueError as e:
@@ -888,7 +887,7 @@ def kind_of_column(feature):
     if isinstance(feature, dict): return 'bytes' if {*feature} >= {'bytes'} else ''
     if 'binary' in dtype: return 'bytes'
     if dtype in ('string', 'large_string', 'string_view'): return 'text'
-    if (inner := getattr(feature, 'feature', None)) is not None: return 'texts' if kind_of_column(inner) == 'text' else ''
+    if (inner := feature[0] if isinstance(feature, list) else getattr(feature, 'feature', None)) is not None: return 'texts' if kind_of_column(inner) == 'text' else ''
     return 'number' if re.fullmatch(r'u?int\d+', dtype) and name == 'Value' else ''
 
 def columns_of(
