@@ -762,6 +762,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'mnsp.sources.HfSource': ('sources.html#hfsource', 'mnsp/sources.py'),
                               'mnsp.sources.HfSource.__init__': ('sources.html#hfsource.__init__', 'mnsp/sources.py'),
                               'mnsp.sources.HfSource.data': ('sources.html#hfsource.data', 'mnsp/sources.py'),
+                              'mnsp.sources.HfSource.group': ('sources.html#hfsource.group', 'mnsp/sources.py'),
                               'mnsp.sources.HfSource.name': ('sources.html#hfsource.name', 'mnsp/sources.py'),
                               'mnsp.sources.HfSource.written': ('sources.html#hfsource.written', 'mnsp/sources.py'),
                               'mnsp.sources.Lines': ('sources.html#lines', 'mnsp/sources.py'),

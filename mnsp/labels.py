@@ -418,6 +418,8 @@ def is_records(head):
 def is_table(head):
     "True for tables: .csv, and whatever has titles"
     if head.file.suffix == '.csv' or not head.lines: return head.file.suffix == '.csv'
+    tabs = {line.count('\t') for line in head.lines}
+    if len(head.lines) > 2 and len(tabs) == 1 and max(tabs) > 1: return True # more columns than two
     fields = [fields_of([line], separator(head.lines[0])) or [] for line in head.lines[:2]]
     try: return columns_under(*fields, **head.how) is not None
     except ValueError: return False

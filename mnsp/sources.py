@@ -39,7 +39,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageOps, features
 
-from .labels import (DataError, Entry, classes, clean, file_columns, is_picture, known, layout_of_list,
+from .labels import (DataError, Entry, classes, clean, file_columns, group_columns, is_picture, known, layout_of_list,
                          list_suffixes, numbers_beside_words, numbers_for_words, suffixes, text_columns, text_in, word_in_name)
 from .synth import SynthWords, World, demo_world, varied_world
 
@@ -791,8 +791,8 @@ def photographs(
     "Which items are to stay on one side: crops of one photograph, as far as their paths or a column tell"
     parts = {str(getattr(s, 'path', None) or getattr(s, 'file', '')) for s in leaves(source)}
     base = os.path.commonpath(parts) if len(parts) > 1 and all(parts) else ''
-    keys = [[zlib.crc32(k.encode(errors='surrogateescape')) for k in keys_of(source, i, base)] for i in range(len(source))]
-    keys = np.array(keys, dtype=np.uint32).reshape(-1, 3)
+    keys = (zlib.crc32(k.encode(errors='surrogateescape')) for i in range(len(source)) for k in keys_of(source, i, base))
+    keys = np.fromiter(keys, np.uint32, 3*len(source)).reshape(-1, 3)
     for column in keys.T[:2]:
         groups, sizes = np.unique(column, return_counts=True)
         if len(groups) >= 2*valid and sizes.max() <= max(1, len(source)//valid//2): return column
@@ -887,7 +887,8 @@ def kind_of_column(feature):
     if isinstance(feature, dict): return 'bytes' if {*feature} >= {'bytes'} else ''
     if 'binary' in dtype: return 'bytes'
     if dtype in ('string', 'large_string', 'string_view'): return 'text'
-    if (inner := feature[0] if isinstance(feature, list) else getattr(feature, 'feature', None)) is not None: return 'texts' if kind_of_column(inner) == 'text' else ''
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, 'feature', None)
+    if inner is not None: return 'texts' if kind_of_column(inner) == 'text' else ''
     return 'number' if re.fullmatch(r'u?int\d+', dtype) and name == 'Value' else ''
 
 def columns_of(
@@ -934,10 +935,15 @@ class HfSource(Source):
         self.column, self.pictures, self.root = image, raw.select_columns([image]), root
         self.texts, self.text_column = raw.select_columns([text]) if text else None, text
         self.n, self.labelled, self.titles = len(dataset), text is not None, dataset.column_names
+        self.groups = raw.select_columns(list(known(dataset.column_names, group_columns)[:1])) # of which photograph
         for i in range(min(self.n, 20) if text else 0): self.written(i) # an error now if these are no texts
 
     def name(self, i): return f'row-{self._at(i):09d}'
     def data(self, i): return stored_bytes(self.pictures[self._at(i)][self.column], self.name(i), self.root)
+
+    def group(self, i):
+        column = next(iter(self.groups.column_names), None)
+        return column and str(self.groups[self._at(i)][column])
 
     def written(self, i):
         return stored_text(self.texts[self._at(i)][self.text_column], self.name(i)) if self.labelled else None
@@ -1250,6 +1256,8 @@ def lists_in(folder, most=200):
 
 def no_labels(source):
     "What to say, in a line, where labels are needed and a source has none"
+    listed = [s.file.name for s in leaves(source) if getattr(s, 'file', None) and not s.labelled]
+    if listed: return f"{listed[0]} names pictures and no texts; say which column holds the texts with --text-column"
     folders = [s.path for s in leaves(source) if isinstance(s, FolderSource) and not s.labelled and s.file is None]
     found = [str(p.relative_to(f)) for f in folders for p in lists_in(f)]
     lie = f"{', '.join(found[:4])}{', …' if found[4:] else ''} {'lie' if found[1:] else 'lies'} there"

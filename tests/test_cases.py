@@ -20,7 +20,7 @@ from mnsp.data import DataError, WordDataset, check_labels, open_source, open_wo
 from mnsp.evaluate import known_labels, score
 from mnsp.hub import WeightsError, from_published, load_model, published_name
 from mnsp.labels import layout_of_list
-from mnsp.sources import ListedSource, all_labels, find_images, photographs, split_source
+from mnsp.sources import HfSource, ListedSource, all_labels, find_images, photographs, split_source
 from mnsp.stores import cache, check, convert, split
 
 WORDS = ['pier', 'lantern', 'rye', 'Quay', 'ferry', 'tide']
@@ -107,6 +107,7 @@ def test_texts_that_look_like_nothing_stay(tmp_path):
 @pytest.mark.parametrize('text, message', [
     ('file,text\n0.png,"two\nlines"\n', 'line 2: has a text that spans lines'),
     ('0.png,pier,1\n1.png,rye,1\n2.png,tide,2\n', 'every line has 3 fields'),
+    ('0.png\tpier\t.9\n1.png\trye\t.8\n2.png\ttide\t.9\n', 'every line has 3 fields'),
     ('file,text\n0.png\n', "line 2: is not 'file,text'"),
 ])
 def test_tables_that_cannot_be_understood_are_named(tmp_path, text, message):
@@ -275,6 +276,9 @@ def test_numbers_are_texts_as_they_are_written(tmp_path):
 def test_columns_that_are_asked_for(tmp_path):
     write(numbered(tmp_path)/'a.csv', 'text,scan,file,clear\n'+''.join(f'no,{k}.png,x.png,{w}\n' for k, w in enumerate(WORDS)))
     right(tmp_path/'a.csv', image='scan', text='clear')
+    write(tmp_path/'b.csv', 'file,lesung,seite\n0.png,pier,1\n')
+    with pytest.raises(DataError, match='b.csv names pictures and no texts; say which column'):
+        WordDataset(open_source(tmp_path/'b.csv'), charset=english)
     with pytest.raises(DataError, match="no column 'other' among text, scan"): open_source(tmp_path/'a.csv', text='other')
     with pytest.raises(DataError, match='--text-column cannot be said of it'):
         open_source(write_lmdb(tmp_path/'db', WORDS), text='word')
@@ -396,6 +400,11 @@ def test_a_photograph_in_the_name_or_in_a_column(tmp_path):
     assert not photos(train) & photos(valid) and .07 < len(valid)/200 < .14
     write(numbered(tmp_path/'column', 200)/'labels.csv', 'file,text,photo\n'+''.join(f'{k}.png,w,{k % 50}\n' for k in range(200)))
     keys = photographs(open_source(tmp_path/'column'))
+    assert len(set(keys.tolist())) == 50 and all(keys[k] == keys[k % 50] for k in range(200))
+    datasets = pytest.importorskip('datasets')
+    rows = dict(image=[png()]*200, text=['w']*200, page=[k % 50 for k in range(200)])
+    table = datasets.Dataset.from_dict(rows)
+    keys = photographs(HfSource(table))
     assert len(set(keys.tolist())) == 50 and all(keys[k] == keys[k % 50] for k in range(200))
 
 
