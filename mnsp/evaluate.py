@@ -236,7 +236,7 @@ def _device(reader):
 def known_labels(name, source):
     "All labels of a source, or an error that says which source has none"
     raw = [raw_label(source, i) for i in range(len(source))]
-    labels = [None if text is None else clean(text) or '' for text in raw] # nothing to read is a question too
+    labels = [clean(text) for text in raw]
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
     if not is_labelled(source):

@@ -43,11 +43,11 @@ _around = re.compile(r'^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$')
 
 def clean(
     text: str | None, # as it stands in a list, a table, an LMDB
-) -> str | None: # None: nothing is left of it
+) -> str | None: # None where there was none
     "A text in Unicode's composed form (NFC), without line ends, spaces and invisible marks around it"
     if text is None: return None
     text = _around.sub('', text)
-    return (text if text.isascii() else unicodedata.normalize('NFC', text)) or None
+    return text if text.isascii() else unicodedata.normalize('NFC', text)
 
 # %% ../nbs/02_labels.ipynb #0200000b
 @dataclass
@@ -191,14 +191,14 @@ def entry_of(
     name = next((record[n] for n in names if isinstance(record[n], str) and not isinstance(record[n], Number)), None)
     if name is None: raise ValueError("is not '{\"filename\": …, \"text\": …}': no file is named in it")
     group = next((str(record[n]) for n in known(record, group_columns)), None)
-    return Entry(name, clean(text_under(record, text)), group, line)
+    return Entry(name, clean(text_under(record, text)) or None, group, line)
 
 # %% ../nbs/02_labels.ipynb #02000017
 def tab_line(line: str) -> Entry:
     "`file TAB text`"
     name, tab, text = line.partition('\t')
     if not (name and tab): raise ValueError("is not 'file TAB text'")
-    return Entry(name, clean(text_in(text)))
+    return Entry(name, clean(text_in(text)) or None)
 
 _named = re.compile(r'\s*(?:(.+?\.(?:{}))|([^\s,]+))(?:\s*,\s*|\s+)(.*)'.format('|'.join(s[1:] for s in suffixes)),
                     re.IGNORECASE)
@@ -209,7 +209,7 @@ def loose_line(line: str) -> Entry:
     if not found: raise ValueError("is neither 'file TAB text' nor 'file, \"text\"' nor 'file text'")
     text = found[3].strip()
     if re.fullmatch('".+"', text): text = text[1:-1].replace('\\"', '"')
-    return Entry(found[1] or found[2], clean(text))
+    return Entry(found[1] or found[2], clean(text) or None)
 
 def record_line(line: str, image: str | None = None, text: str | None = None) -> Entry:
     "`{\"filename\": …, \"text\": …}`, under any names that the tables know"
@@ -334,7 +334,7 @@ def row(columns, fields, line, mark):
     text = None if c.text is None else fields[c.text]
     if text and '\n' in text.strip():
         raise ValueError("has a text that spans lines; a picture shows one word or line")
-    return Entry(fields[c.file], clean(text_in(text)), fields[c.group] if c.group is not None else None)
+    return Entry(fields[c.file], clean(text_in(text)) or None, fields[c.group] if c.group is not None else None)
 
 # %% ../nbs/02_labels.ipynb #02000023
 _gap, _data_list = re.compile(r'[\s,]*'), re.compile(r'"data_list"\s*:\s*\[')

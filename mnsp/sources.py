@@ -137,7 +137,7 @@ class Source:
 
     def __len__(self): return self.n
     def __getitem__(self, i): return self.image(i), self.label(i)
-    def written(self, i): return None
+    def written(self, i): return None if type(self).label is Source.label else self.label(i) # a kind may say either
     def label(self, i): return clean(self.written(i))
     def labels(self): return all_labels(self)
     def labels_of(self, indices): return [self.label(i) for i in indices]
@@ -452,7 +452,7 @@ class FolderSource(ListedSource):
     def _from_name(self, name):
         found = self.pattern and self.pattern.search(PurePosixPath(name).stem)
         if self.side: return Entry(name, clean(side_text(self.path/name, self.side)))
-        return Entry(name, clean(found[1]) if found else None)
+        return Entry(name, clean(found[1]) or None if found else None)
 
     @property
     def names(self): return [self.name(i) for i in range(len(self))]

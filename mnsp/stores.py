@@ -345,7 +345,7 @@ class Written:
     def __str__(self):
         reasons_met = by_number(Counter(reason for _, reason in self.left_out))
         lacking = f'; left out: {reasons_met}' if self.left_out else ''
-        mended = f'; {self.cleaned:,} labels cleaned' if self.cleaned else ''
+        mended = f'; {self.cleaned:,} label{"s"*(self.cleaned > 1)} cleaned' if self.cleaned else ''
         return f'{self.path}: {self.n:,} pictures{lacking}{mended}'
 
 # %% ../nbs/02c_stores.ipynb #6b911ff4

@@ -20,7 +20,7 @@ from mnsp.data import DataError, WordDataset, check_labels, open_source, open_wo
 from mnsp.evaluate import known_labels, score
 from mnsp.hub import WeightsError, from_published, load_model, published_name
 from mnsp.labels import layout_of_list
-from mnsp.sources import HfSource, ListedSource, all_labels, find_images, photographs, split_source
+from mnsp.sources import Concat, HfSource, ListedSource, Source, all_labels, find_images, photographs, split_source
 from mnsp.stores import cache, check, convert, split
 
 WORDS = ['pier', 'lantern', 'rye', 'Quay', 'ferry', 'tide']
@@ -360,6 +360,18 @@ def test_labels_are_clean_wherever_they_come_in(tmp_path):
     cache(source, tmp_path/'cache', bar=False)
     right(tmp_path/'cache', CLEAN)
     assert '5  labels with line ends' in check(source, bar=False).table()
+
+
+def test_a_source_of_other_peoples_making_says_its_labels_in_either_way():
+    class Said(Source):
+        labelled, n = True, 2
+        def label(self, i): return ODD[i]
+
+    class Written(Source):
+        labelled, n = True, 2
+        def written(self, i): return ODD[i]
+
+    for source in Said(), Written(), Concat([Said()]): assert list(all_labels(source)) == CLEAN[:2]
 
 
 def test_readings_and_labels_are_compared_in_one_form():
