@@ -50,6 +50,7 @@ class DemoSettings:
     max_len: int = 17 # with real pictures: longest word and the end mark
     seed: int = 0
     workers: int = 2 # processes that render or decode
+    device: str = 'auto' # where to train, see `as_device`
 
     def __post_init__(self):
         if self.minutes <= 0: raise ValueError(f"minutes must be positive, got {self.minutes}")
@@ -127,7 +128,7 @@ def train(
 ):
     "Pre-train, then fine-tune; an interrupt ends both and is noted in `run.stopped`"
     s, data = run.settings, run.data
-    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed, warmup=.05, clip=1.)
+    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed, warmup=.05, clip=1., device=s.device)
     stage = 'pre-training'
     try:
         loader = word_loader(data.unlabelled, s.batch_size, shuffle=True, seed=s.seed)
