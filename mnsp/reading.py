@@ -322,6 +322,13 @@ class _Part:
     end: float # probability of the end mark; 1 when none fitted
 
 @patch
+def _attend(self:Recognizer, pictures, ids): # -> logits and attention of the rows' own length
+    "`attend` with rows of few lengths, for the same reason as `next_size`"
+    length = ids.shape[1]
+    more = min(-length % 8, self.cfg.max_len - length)
+    return [x[:, :length] for x in self.attend(pictures, F.pad(ids, (0, more), value=self.charset.pad))]
+
+@patch
 @torch.inference_mode()
 def _write(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
@@ -334,7 +341,7 @@ def _write(self:Recognizer,
         if words is not None: ids = words.to(device)[self.score_words(pictures, words).argmax(1)]
         elif beams > 1: ids = self.beam_search(pictures, beams)[0]
         else: ids = self.spell(pictures)[0]
-        logits, looks = self.attend(pictures, ids)
+        logits, looks = self._attend(pictures, ids)
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
     found = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
     return tuple(x[:len(images)] for x in found)
@@ -351,7 +358,7 @@ def _write_surely(self:Recognizer, images, *how): # as `_write`
     if len(other):
         pictures = self.glance(images[other.to(images.device)])
         rows = torch.arange(len(pictures[0][0]), device=ids.device).clamp(max=len(other) - 1)
-        with decoding(ids.device): looked = self.attend(pictures, ids[other][rows])[1]
+        with decoding(ids.device): looked = self._attend(pictures, ids[other][rows])[1]
         looks[other] = looked[:len(other), :, 1:].float()
     return ids, probs, looks
 
