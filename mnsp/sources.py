@@ -24,7 +24,6 @@ import json
 import mmap
 import os
 import re
-import tempfile
 import warnings
 import zlib
 from itertools import islice
@@ -35,6 +34,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageOps
 
+from .process import quiet_pillow
 from .synth import SynthWords, World, demo_world, varied_world
 
 # %% ../nbs/02a_sources.ipynb #00000006
@@ -48,7 +48,8 @@ reasons = 'fine', 'missing', 'empty', 'unreadable', 'too large', 'does not fit',
 class BrokenImage(DataError):
     "One picture that cannot be used, and why"
     def __init__(self, name, reason='unreadable'):
-        more = f', more than {max_pixels:,} pixels' if reason == 'too large' else ''
+        more = {'too large': f', more than {max_pixels:,} pixels',
+                'unreadable': f": damaged, or none of {', '.join(formats)}"}.get(reason, '')
         super().__init__(f'{name}: {reason}{more}')
         self.reason = reason
 
@@ -103,12 +104,10 @@ def open_image(
 ):             # PIL RGB picture; BrokenImage when there is none
     "Decode one picture completely"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore') # ten million files warn too often; what matters is raised
-            with Image.open(file, formats=formats) as im:
-                rgb = decode(im, name, size)
-                rgb.load()
-                return rgb
+        with quiet_pillow, Image.open(file, formats=formats) as im:
+            rgb = decode(im, name, size)
+            rgb.load()
+            return rgb
     except BrokenImage:
         raise
     except Exception as e: # damaged files make Pillow raise nearly anything
@@ -330,9 +329,10 @@ def converted(file):
     identity = f'{os.path.realpath(file)} {state.st_size} {state.st_mtime_ns}'
     known = cache_folder()/f'{hashlib.sha1(identity.encode()).hexdigest()}.jsonl'
     if not known.exists():
-        with tempfile.NamedTemporaryFile('w', dir=known.parent, delete=False, encoding='utf-8') as f:
+        new = known.with_suffix(f'.{os.getpid()}') # with the permissions of any file, which tempfile's lack
+        with open(new, 'w', encoding='utf-8') as f:
             f.writelines(map(line, rows))
-        os.replace(f.name, known)
+        os.replace(new, known)
     return Lines(known)
 
 def cache_folder():

@@ -211,7 +211,7 @@ def test_a_device_that_is_not_there():
     "One line that names the option and what there is, before any work"
     absent = 'cuda' if not torch.cuda.is_available() else 'mps'
     for args in (['demo'], ['pretrain', '-d', 'x', '-o', 'y'], ['finetune', '-d', 'x', '-o', 'y'], ['evaluate'],
-                 ['read', 'x.png'], ['app']):
+                 ['read', 'x.png'], ['app'], ['data', 'label', 'x', '-o', 'y']):
         for device in (absent, 'cuda:99', 'tpu'):
             done = CliRunner().invoke(app, [*args, '--device', device])
             assert isinstance(done.exception, ValueError), (args, done.output)
