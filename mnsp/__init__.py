@@ -1,11 +1,6 @@
 """Masked next-scale prediction: learn to read scene text from pictures of words that nobody has labelled"""
 __version__ = "0.0.1"
 
-import warnings
-
-# importing fastai 2.8 uses torch.jit.script, which newer torch deprecates; nothing a user of this package can act on
-warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
-
 __all__ = ['Recognizer', 'Reading']
 
 

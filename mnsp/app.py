@@ -12,13 +12,14 @@ import os
 import matplotlib.pyplot as plt
 from PIL import Image
 
+from .process import figure_style
 from .reading import Recognizer, show_readings, to_picture
 from .sources import DataError
 
 # %% ../nbs/19a_app.ipynb #00000007
 def drawing(picture, reading) -> Image.Image: # RGB
     "The picture with its characters where they were read"
-    with plt.style.context('mnsp.figures'):
+    with figure_style:
         fig, file = show_readings([picture], [reading]), io.BytesIO()
         fig.savefig(file, format='png', bbox_inches='tight')
     plt.close(fig)

@@ -34,11 +34,16 @@ def attend(
     k: torch.Tensor, # [B, heads, M, d]
     v: torch.Tensor, # [B, heads, M, d]
     dropout: float = 0., # share of the weights to drop; 0 outside training
+    seen: torch.Tensor | None = None, # bool [B, 1, N or 1, M], True = may be attended to
+    causal: bool = False, # position n sees positions up to n; without `seen`
 ) -> torch.Tensor: # [B, heads, N, d]
     "softmax(q·kᵀ/√d)·v: fused; on a CPU in bfloat16 or with dropout as plain products"
     plain = q.device.type == 'cpu' and (q.dtype == torch.bfloat16 or dropout)
-    if not plain: return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    weights = (q * q.shape[-1] ** -.5 @ k.transpose(2, 3)).softmax(3)
+    if not plain: return F.scaled_dot_product_attention(q, k, v, seen, dropout, causal)
+    weights = q * q.shape[-1] ** -.5 @ k.transpose(2, 3)
+    if causal: seen = weights.new_ones(weights.shape[2:], dtype=torch.bool).tril()
+    if seen is not None: weights = weights.masked_fill(~seen, -torch.inf)
+    weights = weights.softmax(3)
     if dropout: weights, v = weights * kept(weights, dropout), v / (1 - dropout)
     return weights @ v
 

@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from fastai.callback.core import Callback
-from fastai.torch_core import get_model
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .machine import processes, rank, write_atomically
+from .process import quiet_fastai
+
+with quiet_fastai:
+    from fastai.callback.core import Callback
+    from fastai.torch_core import get_model
 
 # %% ../nbs/11b_checkpoints.ipynb #00000007
 def flatten(

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
-           'EpochsOption', 'BatchOption', 'CarefulOption', 'AccumulateOption', 'ClipOption', 'CheckpointOption',
-           'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption', 'CompileOption',
-           'ImageColumnOption', 'TextColumnOption', 'PatternOption', 'OutsideOption', 'BrokenOption', 'most_drawn',
-           'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read', 'web_page',
-           'export', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label', 'main']
+           'EpochsOption', 'BatchOption', 'CarefulOption', 'DeviceOption', 'AccumulateOption', 'ClipOption',
+           'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption',
+           'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption', 'OutsideOption', 'BrokenOption',
+           'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read',
+           'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
 import os
+import re
 import sys
 import warnings
-from functools import wraps
+from functools import partial, wraps
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -47,7 +49,7 @@ _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: th
 DataOption = Annotated[list[str], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
 _weights = ("Folder that a fine-tuning or the demo wrote, or a published recogniser's file. "
-            "Left out: the packaged weights.")
+            "Left out, or packaged: the weights that come with the package.")
 WeightsOption = Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights)]
 CharsetOption = Annotated[Optional[Path],
                           typer.Option(help="Text file of the characters to read; left out: English.")]
@@ -58,8 +60,10 @@ EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without -
 BatchOption = Annotated[int,
                         typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
 CarefulOption = Annotated[bool,
-                          typer.Option('--careful', help="Read each picture as a negative too and keep "
-                                                         "the surer reading: twice the time.")]
+                          typer.Option('--careful', help="Read unsure words again, cut out closer and wider, "
+                                                         "and keep the surest reading.")]
+DeviceOption = Annotated[str, typer.Option('--device', help="cpu, cuda (or cuda:1, ...), mps (Apple), or auto: "
+                                                            "a GPU if there is one.")]
 AccumulateOption = Annotated[int,
                              typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
 ClipOption = Annotated[Optional[float],
@@ -93,10 +97,15 @@ BrokenOption = Annotated[float,
                                       min=0, max=1)]
 
 # %% ../nbs/20_cli.ipynb #319e59d6
+def _on(device):
+    "The device that --device asks for"
+    from mnsp.machine import as_device
+    return as_device(device, '--device')
+
 def _figures():
     "The look of all figures, while they are drawn and saved"
-    import matplotlib.pyplot as plt
-    return plt.style.context('mnsp.figures')
+    from mnsp.process import figure_style
+    return figure_style
 
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
@@ -106,22 +115,25 @@ def demo(
                     typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
     minutes: Annotated[float, typer.Option(help="For the whole run.", min=.5)] = 10.,
-    seed: SeedOption = 0,
+    seed: SeedOption = 0, device: DeviceOption = 'auto',
 ):
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
-    if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']:
-        raise typer.Exit(130)
+    _on(device)                                                      # an error now, not after the rendering
+    settings = DemoSettings(minutes=minutes, seed=seed, device=device)
+    if run(data or [], test or [], out, settings)['stopped']: raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
 def _together(command):
-    "A command that the processes of `torchrun` run as one"
+    "A command that the processes of `torchrun` run as one, and that starts from its --seed"
     @wraps(command)
     def run(*args, **kwargs):
-        if int(os.environ.get('WORLD_SIZE', 1)) == 1: return command(*args, **kwargs)
-        from mnsp.scale_out import together
-        with together(): return command(*args, **kwargs)
+        from mnsp.machine import seeded
+        with seeded(kwargs.get('seed', 0)):
+            if int(os.environ.get('WORLD_SIZE', 1)) == 1: return command(*args, **kwargs)
+            from mnsp.scale_out import together
+            with together(): return command(*args, **kwargs)
     return run
 
 def _say(text, err=False):
@@ -252,10 +264,9 @@ def pretrain(
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
+    device: DeviceOption = 'auto',
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
-    from fastai.torch_core import set_seed
-
     from mnsp import pretrain as p
     from mnsp.training import mae_recipe
     cfg, frozen = _method(method, preset, teacher, settings or [])
@@ -264,12 +275,11 @@ def pretrain(
                accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
                  stream=stream, data=_names(data), **(dict(encoder=encoder.name) if encoder else {}))
-    how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
+    how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile, device=_on(device))
     about = dict(max_broken=max_broken, columns=_columns(image_column, text_column, pattern), size=cfg.encoder.img_size)
     dataset, loader = _words(data, stream, seed, batch_size, workers, **about)
     _few(loader, steps, minutes, epochs, accumulate)
     out = _folder(out)
-    set_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
@@ -365,10 +375,9 @@ def finetune(
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
     max_outside: OutsideOption = .2,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
+    device: DeviceOption = 'auto',
 ):
     "Train a recogniser on labelled words, from a pre-trained encoder; `read` and `evaluate` take its OUT."
-    from fastai.torch_core import set_seed
-
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.data import check_labels
@@ -377,7 +386,7 @@ def finetune(
     from mnsp.recognizer import with_charset
     if stream and short_first:
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
-    start = _start(encoder, reader)
+    start, where = _start(encoder, reader), _on(device)
     chars = _characters(charset, start if reader else None, drop_characters)
     columns = _columns(image_column, text_column, pattern)
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken, columns=columns,
@@ -387,7 +396,6 @@ def finetune(
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
     for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
     validation = _validation(valid, valid_every, out, workers, bool(reader), columns) if valid else None
-    set_seed(seed)
     _few(loader, steps, minutes, epochs, accumulate)
     if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
     model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
@@ -396,7 +404,7 @@ def finetune(
     asked = dict(how, charset=chars.chars, max_len=max_len, batch_size=batch_size, stream=stream,
                  from_scratch=start is None, reader=reader and Path(reader).name, data=_names(data),
                  **(dict(valid=_names(valid), valid_every=valid_every) if valid else {}))
-    method = dict(decay=.75 if start else 1., augment=FinetuneAugment(strength=.5), compile=compile)
+    method = dict(decay=.75 if start else 1., augment=FinetuneAugment(strength=.5), compile=compile, device=where)
     def save():
         if not (validation and validation.rows): hub.save_model(model, out)  # else the best is there
     _train(lambda **kw: f.finetune(model, loader, **method, **kw), out, save, checkpoint_every, resume, asked,
@@ -470,19 +478,18 @@ def _write_readings(result, path):
     from mnsp.machine import write_atomically, write_rows
     write_atomically(path, lambda p: write_rows(p, [asdict(r) for r in result.readings]))
 
-def _trained(weights):
-    "A reader that is only to read: on this process's GPU, if there is one, and with its matrices rounded once"
-    import torch
-
+def _trained(weights, device):
+    "A reader that is only to read, with its matrices rounded once"
     from mnsp.reading import Recognizer
     from mnsp.recognizer import rounded_weights
-    reader = Recognizer.from_pretrained(weights)
-    if torch.cuda.is_available():
-        reader.to(f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}")
-    return rounded_weights(reader)
+    where = _on(device)
+    return rounded_weights(Recognizer.from_pretrained(weights).to(where))
 
 # %% ../nbs/20_cli.ipynb #2f697390
 _printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --json prints
+
+_as_read = ("Read each picture as `read` does, tall ones in three rotations, long ones in windows; left out: as "
+            "benchmarks are read, each resized to one shape.")
 
 @app.command()
 @_together
@@ -502,24 +509,26 @@ def evaluate(
     readings: Annotated[Optional[Path],
                         typer.Option(help="CSV file for every picture's label and reading.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
+    as_read: Annotated[bool, typer.Option('--as-read', help=_as_read)] = False,
     careful: CarefulOption = False, batch_size: BatchOption = 64, workers: WorkersOption = 0,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
+    device: DeviceOption = 'auto',
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp import evaluate as e
     from mnsp.benchmarks import beside_peers, known_sets
     from mnsp.machine import processes, rank
-    from mnsp.recognizer import careful as with_negatives
     if peers and as_json: raise ValueError("--peers is a table: leave out --json")
     columns = _columns(image_column, text_column, pattern)
     sources, compare = _to_evaluate(data, union14m, subset, columns), _rules(rules)
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
     if readings: _file(readings, '--readings', '.csv')
     if peers: known_sets(sources)
-    model, first, done = _trained(weights), rank() == 0, []
-    look = with_negatives(model.read_batch) if careful else model.read_batch
+    model, first, done = _trained(weights, device), rank() == 0, []
+    if as_read: look = partial(model.read_each, batch_size=batch_size, careful=careful)
+    else: look = partial(model.read_batch, careful=True) if careful else model.read_batch
     options = dict(batch_size=batch_size, size=model.cfg.encoder.img_size, bar=first and not as_json,
-                   rules=compare, workers=workers)
+                   rules=compare, workers=workers, as_read=as_read)
     try:
         if processes() > 1: result = e.evaluate_distributed(look, sources, **options)
         else: result = e.score_readings(e.read_words(look, sources, into=done, **options), compare)
@@ -557,12 +566,20 @@ def _answer(name, reading, as_json, say): # -> is it an error?
     if isinstance(name, bytes): name = '-'
     if failed := isinstance(reading, Exception):
         why = 'a folder without pictures' if os.path.isdir(name) else str(reading).removeprefix(f'{name}: ')
+        why = _as_options(why)
         say(f'mnsp: {name} cannot be read: {why}', file=sys.stderr)
     answer = dict(error=why) if failed else reading.to_dict()
     plain = not (sys.stdout.encoding or '').lower().startswith('utf')  # else escaped, but not as JSON is
     if as_json: say(json.dumps(dict(file=name, **answer), ensure_ascii=plain))
     elif not failed: say(f'{name}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
+
+def _hint(hints, total):
+    "What may be wrong with some of the pictures, in one line: name -> `Reading.hint`"
+    if not hints: return
+    (name, hint), more = next(iter(hints.items())), len(hints) - 1
+    others = f' and {more} more of {total}' if more else ''
+    typer.echo(f'mnsp: note: {name}{others}: {hint}', err=True)
 
 def _lexicon(path):
     "The words of a file, one a line"
@@ -602,14 +619,14 @@ def read(
                        typer.Option(help="Text file of the words that can occur, one a line.")] = None,
     urls: Annotated[bool,
                     typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
-    careful: CarefulOption = False, batch_size: BatchOption = 32,
+    careful: CarefulOption = False, batch_size: BatchOption = 32, device: DeviceOption = 'auto',
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
     from itertools import tee
 
     from tqdm import tqdm
     if attention: _drawable(attention)
-    reader = _trained(weights)
+    reader = _trained(weights, device)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     words = _lexicon(lexicon) if lexicon else None
     for stream in (sys.stdout, sys.stderr): # names need not be UTF-8
@@ -619,17 +636,20 @@ def read(
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
     readings = reader.read_each(given, batch_size, beams, words, careful=careful,
                                 attention=attention is not None, urls=urls)
-    failed, shown = 0, []
+    failed, done, hints, shown = 0, 0, {}, []
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
         try:
             for name, reading in zip(names, readings):
                 failed += (bad := _answer(name, reading, as_json, say))
+                done += 1
+                if not bad and reading.hint: hints['-' if isinstance(name, bytes) else name] = reading.hint
                 if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
                 bar.update()
         except BrokenPipeError: _quiet_end()
-        finally:
-            if shown: _draw_readings(attention, shown, urls)           # also of a run that was interrupted
+        finally:                                                     # also of a run that was interrupted
+            if shown: _draw_readings(attention, shown, urls)
+    _hint(hints, done)
     if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
     if failed: raise typer.Exit(1)
 
@@ -640,6 +660,7 @@ def web_page(
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine; 0.0.0.0: all of them.")] = '127.0.0.1',
     port: Annotated[int, typer.Option(help="Of the address to open.", min=1, max=65535)] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Larger pictures are refused.", min=.1)] = 8.,
+    device: DeviceOption = 'auto',
 ):
     "Serve a page that reads the pictures one drops on it."
     import socket
@@ -652,7 +673,7 @@ def web_page(
         try: probe.bind((host, port))
         except OSError as e:
             raise ValueError(f"cannot listen on {host}:{port} ({e.strerror}); give another --port") from None
-    reader = _trained(weights)
+    reader = _trained(weights, device)
     typer.echo(f'open http://{host}:{port} in a browser; end with Ctrl+C')
     serve(reader, host, port, max_megabytes)
 
@@ -747,19 +768,31 @@ def data_label(
     weights: WeightsOption = None,
     least: Annotated[float, typer.Option(help="Confidence that a reading needs to become a label.",
                                          min=0, max=1)] = .9,
-    batch_size: BatchOption = 32,
+    batch_size: BatchOption = 32, device: DeviceOption = 'auto',
 ):
     "Let a reader label pictures; OUT/labels.json can be given as --data. Called again, it goes on."
     from mnsp.labelling import label
-    made = label(source, out, _trained(weights), least, batch_size)
+    made = label(source, out, _trained(weights, device), least, batch_size)
     typer.echo(f'{made.table()} in {made.path}')
 
 # %% ../nbs/20_cli.ipynb #00000014
+def _as_options(message): # of an error
+    "The same, with options for arguments: `pass urls=True` -> `pass --urls`, `batch_size` -> `--batch-size`"
+    commands = demo, pretrain, finetune, evaluate, read, web_page, data_check, data_cache, data_label
+    names = {name for command in commands for name in signature(command).parameters}
+    pattern = rf"(?<![\w./-])(?:({'|'.join(names)})=(True\b)?|({'|'.join(n for n in names if '_' in n)})\b)"
+    def option(found):
+        name = '--' + (found[1] or found[3]).replace('_', '-')
+        return name if found[2] or found[3] else f'{name} '
+    return re.sub(pattern, option, message)
+
 def main():
     "The `mnsp` command"
-    warnings.formatwarning = lambda message, *_, **__: f'mnsp: warning: {message}\n'
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')              # before PyTorch is loaded
+    before, warnings.formatwarning = warnings.formatwarning, lambda text, *_, **__: f'mnsp: warning: {text}\n'
     try: app()
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get('MNSP_TRACEBACK'): raise
-        print(f'mnsp: {error}'.replace('\n', ' '), file=sys.stderr)
+        print(f'mnsp: {_as_options(str(error))}'.replace('\n', ' '), file=sys.stderr)
         sys.exit(1)
+    finally: warnings.formatwarning = before

@@ -26,8 +26,9 @@ from .data import Cached, Concat, Subset, WordDataset, open_source, split_source
 from .evaluate import evaluate, is_waics, known_labels, named_sources, show_scored, waics_text
 from .finetune import ShortFirst, Validation, finetune, label_lengths
 from .guidance import GuidanceView, show_views
-from .machine import prepare_out, write_atomically
+from .machine import prepare_out, seeded, write_atomically
 from .pretrain import Pretrainer, mnsp_tiny, show_reconstruction
+from .process import figure_style
 from .pyramid import show_pyramid
 from .recognizer import Recognizer, recognizer_from, recognizer_tiny
 from .report import Section, write_report
@@ -49,6 +50,7 @@ class DemoSettings:
     max_len: int = 17 # with real pictures: longest word and the end mark
     seed: int = 0
     workers: int = 2 # processes that render or decode
+    device: str = 'auto' # where to train, see `as_device`
 
     def __post_init__(self):
         if self.minutes <= 0: raise ValueError(f"minutes must be positive, got {self.minutes}")
@@ -115,8 +117,8 @@ def new_run(s: DemoSettings, data: DemoData, out: Path) -> DemoRun:
     "Models and logs for a run"
     stages = 'pretraining', 'finetuning'
     for stage in stages: (out / f'{stage}.csv').unlink(missing_ok=True)
-    torch.manual_seed(s.seed)
-    return DemoRun(s, data, Pretrainer(mnsp_tiny()), *(History(path=out / f'{stage}.csv') for stage in stages))
+    with seeded(s.seed): pretrainer = Pretrainer(mnsp_tiny())
+    return DemoRun(s, data, pretrainer, *(History(path=out / f'{stage}.csv') for stage in stages))
 
 # %% ../nbs/19_demo.ipynb #00000010
 def train(
@@ -126,7 +128,7 @@ def train(
 ):
     "Pre-train, then fine-tune; an interrupt ends both and is noted in `run.stopped`"
     s, data = run.settings, run.data
-    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed, warmup=.05, clip=1.)
+    common = dict(lr=s.lr, optimizer=s.optimizer, seed=s.seed, warmup=.05, clip=1., device=s.device)
     stage = 'pre-training'
     try:
         loader = word_loader(data.unlabelled, s.batch_size, shuffle=True, seed=s.seed)
@@ -224,8 +226,8 @@ def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
 def measure_attention(run: DemoRun) -> dict: # name of the encoder -> `attention_report`
     "Attention of an untrained encoder, after pre-training and after fine-tuning"
     images, masks = attention_words()
-    torch.manual_seed(run.settings.seed)
-    encoders = {'untrained': Pretrainer(mnsp_tiny()).encoder, 'pre-trained': run.pretrainer.encoder}
+    with seeded(run.settings.seed): untrained = Pretrainer(mnsp_tiny()).encoder
+    encoders = {'untrained': untrained, 'pre-trained': run.pretrainer.encoder}
     if run.recognizer: encoders['fine-tuned'] = run.recognizer.encoder
     return {name: attention_report(e.cpu().eval(), images, masks) for name, e in encoders.items()}
 
@@ -307,10 +309,11 @@ def demo(
     held_out = {**words.held_out, **tests}
     for name, source in held_out.items(): known_labels(name, source) # an error now, not after the training
     say(words.about)
-    run = new_run(settings, words, out)
     reserve = 20 + .005 * sum(map(len, tests.values()))              # seconds for evaluation and report
-    train(run, max(settings.minutes * 60 - (time.monotonic() - start) - reserve, 2.), bar)
-    return finish(run, held_out, out, start, bar, say)
+    with seeded(settings.seed):
+        run = new_run(settings, words, out)
+        train(run, max(settings.minutes * 60 - (time.monotonic() - start) - reserve, 2.), bar)
+        return finish(run, held_out, out, start, bar, say)
 
 # %% ../nbs/19_demo.ipynb #00000022
 def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say) -> dict:
@@ -331,7 +334,7 @@ def finish(run: DemoRun, sources: dict, out: Path, start: float, bar: bool, say)
     return numbers
 
 # %% ../nbs/19_demo.ipynb #00000023
-@plt.style.context('mnsp.figures')
+@figure_style
 def write_demo_report(run, evaluation, sources, attention, numbers, out):
     "report.html"
     facts = {}

@@ -28,7 +28,8 @@ from torch import nn
 
 from .data import DataError, WordDataset, word_loader
 from .labels import clean
-from .sources import is_labelled, no_labels, open_source, raw_label
+from .sources import BrokenImage, is_labelled, no_labels, open_source, raw_label
+
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
@@ -280,9 +281,27 @@ def _read(reader, dataset, batch_size, workers, device, bar, name):
         answers += batch
     return answers
 
+# %% ../nbs/14_evaluate.ipynb #e9000021
+def _read_each(read_each, words, bar, name): # -> answers in the order of the words, and {place: why it is broken}
+    "The answers of a reader that takes pictures as they are"
+    places, broken, answers = [], {}, [('', 0.)] * len(words)
+    def pictures():
+        for k in tqdm(range(len(words)), f'reading {name}', leave=False, disable=not bar):
+            try: picture = words[k][0]
+            except (BrokenImage, OSError) as e: broken[str(k)] = getattr(e, 'reason', 'unreadable')
+            else: places.append(k); yield picture
+    n = 0
+    for reading in read_each(pictures()):
+        if isinstance(reading, DataError): broken[str(places[n])] = getattr(reading, 'reason', 'unreadable')
+        else: answers[places[n]] = reading.text, reading.confidence
+        n += 1
+    if n != len(places):
+        raise ValueError(f"reader answered {n} readings for {len(places)} pictures; it must give one each")
+    return answers, broken
+
 # %% ../nbs/14_evaluate.ipynb #00000021
 def read_words(
-    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
+    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as `.read_batch`; `as_read`: see there
     sources: dict, # name -> labelled source
     batch_size: int = 64, # pictures read at once
     size: tuple = (32, 128), # (height, width) the reader wants
@@ -292,6 +311,7 @@ def read_words(
     rules: Rules = english_rules, # when a reading is right
     part: tuple = (0, 1), # (process, processes): of every set only indices process, process + processes, …
     into: list | None = None, # filled set by set and returned, so that who is interrupted has what was finished
+    as_read: bool = False, # reader is pictures -> a `Reading` or DataError each, such as `Recognizer.read_each`
 ) -> list: # of `ScoredReading`, sets and pictures in their order
     "Read every picture of the part once; DataError for a source without labels"
     if not sources:
@@ -303,9 +323,12 @@ def read_words(
     for name, source in sources.items():
         words = _Part(source, range(part[0], len(source), part[1]))
         if not len(words): continue # a set smaller than the number of processes
-        dataset = WordDataset(words, size=size, on_broken='blank', max_broken=1.)
-        answers = _read(reader, dataset, batch_size, workers, device, bar, name)
-        readings += _readings(name, words, labels[name], answers, dict(dataset.broken()), rules)
+        if as_read: answers, broken = _read_each(reader, words, bar, name)
+        else:
+            dataset = WordDataset(words, size=size, on_broken='blank', max_broken=1.)
+            answers = _read(reader, dataset, batch_size, workers, device, bar, name)
+            broken = dict(dataset.broken())
+        readings += _readings(name, words, labels[name], answers, broken, rules)
     return readings
 
 # %% ../nbs/14_evaluate.ipynb #00000022
@@ -337,7 +360,7 @@ def score_readings(
 
 # %% ../nbs/14_evaluate.ipynb #00000023
 def evaluate(
-    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as a recogniser's `.read_batch`
+    reader, # uint8 [B,3,H,W] -> list of (text, confidence), such as `.read_batch`; `as_read`: see there
     sources: dict, # name -> labelled source
     batch_size: int = 64, # pictures read at once; the result does not depend on it
     size: tuple = (32, 128), # (height, width) the reader wants
@@ -345,9 +368,11 @@ def evaluate(
     bar: bool = True, # show progress
     workers: int = 0, # processes that decode pictures
     rules: Rules = english_rules, # when a reading is right
+    as_read: bool = False, # reader is pictures -> a `Reading` or DataError each, such as `Recognizer.read_each`
 ) -> Evaluation:
     "Read every picture of every source once and score the readings; DataError for a source without labels"
-    return score_readings(read_words(reader, sources, batch_size, size, device, bar, workers, rules), rules)
+    readings = read_words(reader, sources, batch_size, size, device, bar, workers, rules, as_read=as_read)
+    return score_readings(readings, rules)
 
 # %% ../nbs/14_evaluate.ipynb #0000002e
 def merge_readings(

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback
-from fastai.learner import Learner
-from fastai.torch_core import get_model
 from torch.utils.data import Sampler
 
 from .charset import Charset
 from .evaluate import evaluate, evaluate_distributed
 from .machine import processes, rank, write_atomically, write_rows
+from .process import quiet_fastai
 from .recognizer import Recognizer
 from .training import Recipe, fit, following, make_optimizer
+
+with quiet_fastai:
+    from fastai.callback.core import Callback
+    from fastai.learner import Learner
+    from fastai.torch_core import get_model
 
 # %% ../nbs/13_finetune.ipynb #00000007
 class CharacterLoss:

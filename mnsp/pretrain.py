@@ -24,6 +24,7 @@ from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
 from .masking import block_mask, random_mask, span_mask
 from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
+from .process import figure_style
 from .pyramid import pyramid
 from .teacher import make_teacher
 
@@ -253,7 +254,7 @@ def feature_colours(
 
 # %% ../nbs/11_pretrain.ipynb #00000024
 @torch.no_grad()
-@plt.style.context('mnsp.figures')
+@figure_style
 def show_reconstruction(
     model: Pretrainer,
     images: torch.Tensor, # uint8 [B, 3, H, W]: all are used, since the EMA target is centred over them

@@ -12,11 +12,14 @@ from inspect import signature
 
 import torch
 import torch.distributed as dist
-from fastai.callback.core import Callback
-from fastai.torch_core import get_model
 from torch.nn.parallel import DistributedDataParallel
 
 from .machine import rank
+from .process import quiet_fastai
+
+with quiet_fastai:
+    from fastai.callback.core import Callback
+    from fastai.torch_core import get_model
 
 # %% ../nbs/11c_scale_out.ipynb #00000006
 @contextmanager

@@ -25,7 +25,6 @@ import json
 import mmap
 import os
 import re
-import tempfile
 import unicodedata
 import warnings
 import zlib
@@ -41,6 +40,7 @@ from PIL import Image, ImageOps, features
 
 from .labels import (DataError, Entry, classes, clean, file_columns, group_columns, is_picture, known, layout_of_list,
                          list_suffixes, numbers_beside_words, numbers_for_words, suffixes, text_columns, text_in, word_in_name)
+from .process import quiet_pillow
 from .synth import SynthWords, World, demo_world, varied_world
 
 # %% ../nbs/02a_sources.ipynb #00000006
@@ -50,7 +50,8 @@ reasons = 'fine', 'missing', 'empty', 'unreadable', 'too large', 'does not fit',
 class BrokenImage(DataError):
     "One picture that cannot be used, and why"
     def __init__(self, name, reason='unreadable'):
-        more = f', more than {max_pixels:,} pixels' if reason == 'too large' else ''
+        more = {'too large': f', more than {max_pixels:,} pixels',
+                'unreadable': f": damaged, or none of {', '.join(formats)}"}.get(reason, '')
         super().__init__(f'{name}: {reason}{more}')
         self.reason = reason
 
@@ -106,12 +107,10 @@ def open_image(
 ):             # PIL RGB picture; BrokenImage when there is none
     "Decode one picture completely"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore') # ten million files warn too often; what matters is raised
-            with Image.open(file, formats=formats) as im:
-                rgb = decode(im, name, size)
-                rgb.load()
-                return rgb
+        with quiet_pillow, Image.open(file, formats=formats) as im:
+            rgb = decode(im, name, size)
+            rgb.load()
+            return rgb
     except BrokenImage:
         raise
     except Exception as e: # damaged files make Pillow raise nearly anything
@@ -245,9 +244,10 @@ def converted(file, rows, how):
     identity = f'entries {os.path.realpath(file)} {state.st_size} {state.st_mtime_ns} {how}'
     kept = cache_folder()/f'{hashlib.sha1(identity.encode()).hexdigest()}.jsonl'
     if not kept.exists():
-        with tempfile.NamedTemporaryFile('w', dir=kept.parent, delete=False, encoding='utf-8') as f:
+        new = kept.with_suffix(f'.{os.getpid()}') # with the permissions of any file, which tempfile's lack
+        with open(new, 'w', encoding='utf-8') as f:
             f.writelines(lines())
-        os.replace(f.name, kept)
+        os.replace(new, kept)
     return Lines(kept)
 
 def entry_in(line):

@@ -9,7 +9,7 @@ __all__ = ['Loop', 'ladder', 'one_by_one', 'textbook_attention', 'computed', 'bu
 # %% ../nbs/11d_speed.ipynb #00000003
 import random
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from unittest.mock import patch
@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from .encoder import Encoder
-from .machine import autocast, has_bf16
+from .machine import autocast, has_bf16, seeded
 from .pretrain import PretrainConfig, Pretrainer
+from .process import Shared
 from .training import compile_blocks, decays, hold_memory, make_optimizer
 
 # %% ../nbs/11d_speed.ipynb #00000007
@@ -70,10 +71,13 @@ def textbook_attention(q, k, v, dropout=0.):
 @contextmanager
 def computed(loop: Loop):
     "Attention, dropout and memory as the loop has them"
-    hold_memory(loop.hold)
     one_draw_each = lambda like, p: torch.empty_like(like).bernoulli_(1 - p)
-    with nullcontext() if loop.attend else patch('mnsp.attend.attend', textbook_attention):
-        with nullcontext() if loop.attend else patch('mnsp.attend.kept', one_draw_each): yield
+    with ExitStack() as stack:
+        if loop.hold: stack.enter_context(hold_memory)
+        if not loop.attend:
+            stack.enter_context(patch('mnsp.attend.attend', textbook_attention))
+            stack.enter_context(patch('mnsp.attend.kept', one_draw_each))
+        yield
 
 # %% ../nbs/11d_speed.ipynb #00000009
 def build(
@@ -82,9 +86,9 @@ def build(
     device: torch.device | str = 'cpu',
 ) -> tuple: # `Pretrainer` in training mode, optimizer
     "A model with seeded weights; a guided one has the features of a frozen encoder as target, as in LMIM"
-    torch.manual_seed(0)
-    teacher = Encoder(replace(cfg.encoder, n_scales=1)) if cfg.guide else None
-    model = Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
+    with seeded(0):
+        teacher = Encoder(replace(cfg.encoder, n_scales=1)) if cfg.guide else None
+        model = Pretrainer(cfg, teacher, torch.Generator(device).manual_seed(0)).to(device).train()
     if loop.compiled: compile_blocks(model)
     if loop.fused: return model, make_optimizer(model, 1e-4)
     groups = [[p for n, p in model.named_parameters() if p.requires_grad and decays(n, p) == d]
@@ -175,12 +179,14 @@ class Operations(TorchDispatchMode):
         return self.counts['_local_scalar_dense']
 
 # %% ../nbs/11d_speed.ipynb #00000018
+_countable = Shared(lambda: sdpa_kernel(SDPBackend.MATH)) # products, which are counted; fused attention is not
+
 def gflop(
     model: Pretrainer, # in training mode, not compiled
     images: torch.Tensor, # uint8 [B, 3, H, W], on the model's device
 ) -> dict: # part -> 10⁹ per picture, forward and backward; 'all' is counted, learning parts are 3 × forward
     "Arithmetic of a step by part"
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False) as counter, _countable:
         with watched(model, Marks(now=counter.get_total_flops)) as mark:
             mark('start')
             model(images)['loss'].backward()

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from .charset import english
 from .labels import Survey, clean, survey
 from .data import WordDataset, by_number, word_loader
+from .process import figure_style
 from .sources import (BrokenImage, DataError, raw_labels, fingerprint, home, is_labelled, open_source,
                           picture, readable_label, reasons, split_source, suffixes, raw_label)
 from .synth import font_chars, font_files
@@ -169,7 +170,7 @@ def sheet_rows(self:Check, n, seed):
 
 # %% ../nbs/02c_stores.ipynb #9af1fb22
 @patch
-@plt.style.context('mnsp.figures')
+@figure_style
 def sheet(self:Check,
     n=8,    # pictures per row
     seed=0, # of those at random

@@ -40,7 +40,7 @@ from .evaluate import score, waics_text
 from .finetune import Augment
 from .guidance import FinetuneAugment
 from .hub import load_model, read_config, save_model
-from .machine import autocast, whole_lines, write_atomically, write_rows
+from .machine import autocast, default_device, seeded, whole_lines, write_atomically, write_rows
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
@@ -198,20 +198,20 @@ def frozen_probe(
     flat_start: float = .3, # share of the steps over which the flat start fades; 0: CTC alone
 ) -> ColumnReader: # in evaluation mode
     "A head that learns to spell from features that do not move"
-    torch.manual_seed(seed)
-    device = next(encoder.parameters()).device
-    reader = ColumnReader(finest_encoder(encoder).eval(), words.charset, hidden).to(device)
-    lr = 3e-3 if hidden else 1e-2
-    known, ids = encode_all(reader.encoder, words.images[words.rows]), words.targets.to(device)
-    optimizer = torch.optim.AdamW(reader.head.parameters(), lr)
-    for step in range(steps):
-        batch = torch.randint(len(known), (min(128, len(known)),), device=device)
-        for group in optimizer.param_groups: group['lr'] = lr * min(1, step / 20) * (1 - step / steps)
-        logits, left = reader.spell(known[batch]), 1 - step / (flat_start * steps) if flat_start else 0
-        loss = reader.loss(logits, ids[batch])
-        if left > 0: loss = loss + left * reader.flat_loss(logits, ids[batch])
-        optimizer.zero_grad(); loss.backward(); optimizer.step()
-    return reader.eval()
+    with seeded(seed):
+        device = next(encoder.parameters()).device
+        reader = ColumnReader(finest_encoder(encoder).eval(), words.charset, hidden).to(device)
+        lr = 3e-3 if hidden else 1e-2
+        known, ids = encode_all(reader.encoder, words.images[words.rows]), words.targets.to(device)
+        optimizer = torch.optim.AdamW(reader.head.parameters(), lr)
+        for step in range(steps):
+            batch = torch.randint(len(known), (min(128, len(known)),), device=device)
+            for group in optimizer.param_groups: group['lr'] = lr * min(1, step / 20) * (1 - step / steps)
+            logits, left = reader.spell(known[batch]), 1 - step / (flat_start * steps) if flat_start else 0
+            loss = reader.loss(logits, ids[batch])
+            if left > 0: loss = loss + left * reader.flat_loss(logits, ids[batch])
+            optimizer.zero_grad(); loss.backward(); optimizer.step()
+        return reader.eval()
 
 @torch.no_grad()
 def encode_all(encoder: Encoder, images: torch.Tensor) -> torch.Tensor: # [N, cols, rows·D]
@@ -244,12 +244,12 @@ def tuned_probe(
     seed: int = 0,
 ) -> ColumnReader: # the same, in evaluation mode
     "A short fine-tuning of encoder and head"
-    torch.manual_seed(seed)
-    loader = word_loader(words, min(study.batch_size, len(words)), shuffle=True, seed=seed, drop_last=True)
-    opt = make_optimizer(reader.train(), study.lr, study.optimizer, betas=(.9, .999))
-    fit(reader, loader, reader.loss, opt, steps=study.tune_steps, clip=1.,
-        cbs=[Augment(FinetuneAugment(.5), seed)])
-    return reader.eval()
+    with seeded(seed):
+        loader = word_loader(words, min(study.batch_size, len(words)), shuffle=True, seed=seed, drop_last=True)
+        opt = make_optimizer(reader.train(), study.lr, study.optimizer, betas=(.9, .999))
+        fit(reader, loader, reader.loss, opt, steps=study.tune_steps, clip=1.,
+            cbs=[Augment(FinetuneAugment(.5), seed)])
+        return reader.eval()
 
 # %% ../nbs/21_study.ipynb #00000012
 @dataclass(frozen=True)
@@ -278,18 +278,18 @@ def pretrain_arm(
     log: Path | None = None, # file of the losses, for a run that may be taken up again
 ) -> tuple: # the encoder, and the rows of its losses
     "Pre-train one arm"
-    torch.manual_seed(seed)
-    if arm.cfg is None:
-        encoder = Encoder(lmim(study.size).encoder)
-        if arm.continued: start_from(encoder, teacher)
-        return encoder, []
-    model = Pretrainer(arm.cfg, teacher=teacher if arm.cfg.teacher == 'frozen' else None)
-    if arm.continued: start_from(model.encoder, teacher)
-    loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
-    steps = arm.own_steps(study.steps)
-    learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1.,
-                     cbs=list(cbs), history=History(path=log), compile=torch.cuda.is_available())
-    return model.encoder, learn.history.rows
+    with seeded(seed):
+        if arm.cfg is None:
+            encoder = Encoder(lmim(study.size).encoder)
+            if arm.continued: start_from(encoder, teacher)
+            return encoder, []
+        model = Pretrainer(arm.cfg, teacher=teacher if arm.cfg.teacher == 'frozen' else None)
+        if arm.continued: start_from(model.encoder, teacher)
+        loader = word_loader(data.unlabelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
+        steps = arm.own_steps(study.steps)
+        learn = pretrain(model, loader, lr=study.lr, optimizer=study.optimizer, seed=seed, steps=steps, clip=1.,
+                         cbs=list(cbs), history=History(path=log), compile=torch.cuda.is_available())
+        return model.encoder, learn.history.rows
 
 def start_from(encoder: Encoder, other: Encoder):
     "Take over weights; scale embeddings, which an encoder of one scale lacks, stay zero"
@@ -390,7 +390,7 @@ def measure(
     "Pre-train an arm and measure it"
     start = time.monotonic()
     encoder, losses, seconds = kept_or_pretrained(name, arm, data, study, seed, teacher, keep)
-    single = finest_encoder(encoder).to('cuda' if torch.cuda.is_available() else 'cpu')
+    single = finest_encoder(encoder).to(default_device())
     last = losses[-1] if losses else {}
     row = dict(arm=name, seed=seed, size=study.size, steps=arm.own_steps(study.steps),
                teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size,
@@ -555,7 +555,7 @@ def comparison_command(
     budgets = budgets or {'cpu': Study()}
     parser = _comparison_parser(description, out, budgets)
     given = parser.parse_args(args)
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(given.threads)                            # the process is the script's own
     changed = {f.name: getattr(given, f.name) for f in fields(Study) if getattr(given, f.name) is not None}
     study = replace(budgets[given.budget],
                     **{k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()})
