@@ -119,6 +119,13 @@ def words(folder, subset=None):
     source = open_source(cased if cased.exists() else folder)
     return [source.path_of(source.name(i)) for i in range(len(source))], [source.label(i) for i in range(len(source))]
 
+def parts(folder, files):
+    "The whole set, and what lists beside it choose (subset_1811.txt): name, indices"
+    yield folder.name, range(len(files))
+    for listed in sorted(folder.glob('subset_*.txt')):
+        names = set(listed.read_text(encoding='utf-8').split())
+        yield f'{folder.name} {listed.stem[7:]}', [i for i, file in enumerate(files) if Path(file).name in names]
+
 def without_spaces(text): return ''.join(text.split())
 
 def accuracy(envs, data, weights, only):
@@ -129,11 +136,13 @@ def accuracy(envs, data, weights, only):
         for folder in data:
             files, true = words(folder)
             read, _ = peer.read(files)
-            found = score([without_spaces(t) for t in read], [without_spaces(t) for t in true])
-            rows.append(dict(reader=name, set=Path(folder).name, words=len(files), waics=round(found['waics'], 2),
-                             exact=round(found['exact'], 2)))
-        mean = {k: round(sum(row[k] for row in rows)/len(rows), 2) for k in ('waics', 'exact')}
-        yield from [*rows, dict(reader=name, set='average', words=sum(row['words'] for row in rows), **mean)]
+            for part, chosen in parts(Path(folder), files):
+                found = score([without_spaces(read[i]) for i in chosen], [without_spaces(true[i]) for i in chosen])
+                rows.append(dict(reader=name, set=part, words=len(chosen), waics=round(found['waics'], 2),
+                                 exact=round(found['exact'], 2)))
+        whole = [row for row in rows if ' ' not in row['set']]
+        mean = {k: round(sum(row[k] for row in whole)/len(whole), 2) for k in ('waics', 'exact')}
+        yield from [*rows, dict(reader=name, set='average', words=sum(row['words'] for row in whole), **mean)]
 
 def speed(envs, data, weights, only, n=256, rounds=5):
     "Rows of reader, batch, words/s: median of interleaved rounds, all on the core this process is pinned to"
