@@ -228,7 +228,7 @@ def pretrain(
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
-    preset: Annotated[str, typer.Option(help="nano, tiny, small or base.")] = 'tiny',
+    preset: Annotated[str, typer.Option(help="nano, micro, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     encoder: Annotated[Optional[Path], typer.Option(help=_onward)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
