@@ -8,12 +8,12 @@ __all__ = ['reasons', 'max_pixels', 'formats', 'file_columns', 'text_columns', '
            'why_broken', 'Source', 'picture', 'is_labelled', 'readable_label', 'all_labels', 'index_lines', 'Lines',
            'tsv_row', 'gt_row', 'json_row', 'row_parser', 'json_items', 'mmocr_rows', 'columns_under', 'csv_rows',
            'converted', 'cache_folder', 'ListedSource', 'read_file', 'find_roots', 'find_images', 'FolderSource',
-           'check_list', 'FileSource', 'environment', 'open_environment', 'place_of', 'is_lmdb', 'LmdbSource', 'View',
-           'home', 'homes', 'leaves', 'Subset', 'Concat', 'Relabelled', 'Mixture', 'in_validation', 'split_source',
-           'fingerprint', 'CacheSource', 'hugging_face', 'columns_of', 'one_split', 'HfSource', 'stored_bytes',
-           'has_parquet', 'parquet_files', 'split_of', 'one_kind', 'is_saved', 'load_hf', 'StreamSource', 'hf_stream',
-           'number_of_items', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'same_part',
-           'open_description', 'is_cache', 'many_below', 'open_source']
+           'check_list', 'FileSource', 'environment', 'place_of', 'data_file', 'is_lmdb', 'is_cut', 'LmdbSource',
+           'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Relabelled', 'Mixture', 'in_validation',
+           'split_source', 'fingerprint', 'digest_of', 'content', 'CacheSource', 'hugging_face', 'columns_of',
+           'one_split', 'HfSource', 'stored_bytes', 'has_parquet', 'parquet_files', 'split_of', 'one_kind', 'is_saved',
+           'load_hf', 'StreamSource', 'hf_stream', 'number_of_items', 'rendered', 'first_key', 'is_description',
+           'beside', 'mixture_of', 'same_part', 'open_description', 'is_cache', 'many_below', 'open_source']
 
 # %% ../nbs/02a_sources.ipynb #00000003
 import csv
@@ -21,9 +21,10 @@ import hashlib
 import importlib
 import io
 import json
-import mmap
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import warnings
 import zlib
@@ -35,6 +36,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageOps
 
+from .files import identity, read_at
 from .synth import SynthWords, World, demo_world, varied_world
 
 # %% ../nbs/02a_sources.ipynb #00000006
@@ -187,7 +189,7 @@ def index_lines(
 # %% ../nbs/02a_sources.ipynb #00000019
 class Lines:
     "The lines of a UTF-8 text by number, left where they are"
-    _map = None
+    _descriptor = None
     def __init__(self,
         file=None, # path
         text=None, # or a string
@@ -195,27 +197,32 @@ class Lines:
     ):
         self.file, self.every = file, every
         self._text = text.encode(errors='surrogateescape') if file is None else None # names of files are bytes
+        self.identity = file and identity(file)
         with self._open() as f:
             self.marks, self.n = index_lines(f, self.every)
 
     def _open(self): return io.BytesIO(self._text) if self.file is None else open(self.file, 'rb')
     def __len__(self): return self.n
-    def __getstate__(self): return {**self.__dict__, '_map': None} # another process maps the file for itself
+    def __getstate__(self): return {**self.__dict__, '_descriptor': None} # another process opens it for itself
+    def __del__(self):
+        if self._descriptor is not None: os.close(self._descriptor)
 
     def __getitem__(self, i):
         if not 0 <= i < self.n:
             raise IndexError(f"line {i} of {self.n}")
         mark, nth = divmod(int(i), self.every)
-        block = self._bytes()[self.marks[mark]:self.marks[mark+1]].split(b'\n')
+        block = self._bytes(*self.marks[mark:mark+2].tolist()).split(b'\n')
         return [line for line in block if line not in (b'', b'\r')][nth]
 
-    def _bytes(self):
-        if self._map is None:
-            self._map = self._text
-            if self.file is not None:
-                with self._open() as f:
-                    self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._map
+    def _bytes(self, start, stop):
+        if self.file is None:
+            return self._text[start:stop]
+        if self._descriptor is None and identity(self.file) == self.identity:
+            self._descriptor = os.open(self.file, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        data = b'' if self._descriptor is None else read_at(self._descriptor, stop-start, start)
+        if len(data) < stop-start:
+            raise DataError(f"{self.file} was changed after it was opened; start again")
+        return data
 
     def numbered(self):
         "All lines as (number in the file from 1, bytes)"
@@ -502,24 +509,27 @@ class FileSource(Source):
     def data(self, i): return read_file(self.files[i], self.files[i])
 
 # %% ../nbs/02a_sources.ipynb #00000031
-_environments = {} # real path -> (process, file, environment)
+_environments = {} # real path -> ((process, identity of its file), environment)
 
-def environment(path):
-    "The read-only LMDB environment of this process at `path`, which was looked up by `place_of`"
-    known = _environments.get(path)
-    return known[1] if known and known[0][0] == os.getpid() else open_environment(path)
-
-def open_environment(path):
-    "Open, or open again when the process or the file is another one"
-    file = path/'data.mdb' if path.is_dir() else path
-    identity = os.getpid(), file.stat().st_ino, file.stat().st_mtime_ns
-    known = _environments.get(path)
-    if known and known[0] == identity:
+def environment(
+    place,     # from `place_of`
+    then=None, # the file's identity when it was opened; None: it is opened now
+):
+    "The read-only LMDB environment of this process at `place`; DataError when the file is not what it was"
+    try:
+        now = os.getpid(), identity(data_file(place))
+    except OSError:
+        if then is None: raise
+        now = None, None
+    if then not in (None, now[1]):
+        raise DataError(f"{place} was changed or replaced after it was opened; start again")
+    known = _environments.get(place)
+    if known and known[0] == now:
         return known[1]
     if known:
         known[1].close() # from before a fork, or the file was written anew
-    env = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False)
-    _environments[path] = identity, env
+    env = lmdb.open(str(place), subdir=place.is_dir(), readonly=True, lock=False, readahead=False, meminit=False)
+    _environments[place] = now, env
     return env
 
 def place_of(path):
@@ -527,9 +537,29 @@ def place_of(path):
     path = Path(os.path.realpath(path))
     return path.parent if path.name == 'data.mdb' else path
 
+def data_file(place):
+    "The file in which an LMDB lies"
+    return place/'data.mdb' if place.is_dir() else place
+
 def is_lmdb(path):
     "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
     return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
+
+
+# %% ../nbs/02a_sources.ipynb #f1e50002
+_touch_all = """import lmdb, os, sys
+with lmdb.open(sys.argv[1], subdir=os.path.isdir(sys.argv[1]), readonly=True, lock=False) as env:
+    with env.begin(buffers=True) as transaction:
+        for _, value in transaction.cursor(): value[-1:]
+"""
+
+def is_cut(place):
+    "True when some of an LMDB's values lie beyond the end of its file"
+    env = environment(place)
+    if data_file(place).stat().st_size >= (env.info()['last_pgno']+1)*env.stat()['psize']:
+        return False
+    done = subprocess.run([sys.executable, '-c', _touch_all, str(place)], stderr=subprocess.DEVNULL)
+    return done.returncode != 0 # of a signal, or of an error
 
 # %% ../nbs/02a_sources.ipynb #00000032
 class LmdbSource(Source):
@@ -542,16 +572,20 @@ class LmdbSource(Source):
             raise DataError(f"{path}: no LMDB here; give a folder that holds data.mdb, "
                             "or an .mdb or .lmdb file")
         try:
-            open_environment(self.place)
-            count = self._get('num-samples')
+            self.file, self.identity = data_file(self.place), identity(data_file(self.place))
+            if is_cut(self.place):
+                raise DataError(f"{path}: the LMDB is cut short; copy it again")
+            entries, count = environment(self.place).stat()['entries'], self._get('num-samples')
         except (lmdb.Error, OSError) as e:
             raise DataError(f"{path}: not a readable LMDB ({type(e).__name__})") from None
-        if count is None or not re.fullmatch(rb'\s*\d+\s*', count):
+        if count is None or not re.fullmatch(rb'\s*\d{1,18}\s*', count):
             raise DataError(f"{path}: the LMDB has no number under the key num-samples; was "
                             "it written completely?")
         self.n = int(count)
-        if not self.n:
-            raise DataError(f"{path}: the LMDB is empty (num-samples is 0)")
+        if not 0 < self.n <= 2*entries: # some may be missing, and are reported as broken
+            raise DataError(f"{path}: the LMDB is empty (num-samples is 0)" if not self.n else
+                            f"{path}: num-samples is {self.n:,}, but the LMDB has {entries:,} entries; "
+                            "was it written completely?")
         self.labelled = any(self._get(f'label-{i:09d}') is not None for i in range(1, min(self.n, 20)+1))
 
     def name(self, i): return f'image-{self._at(i)+1:09d}'
@@ -571,7 +605,7 @@ def label(self:LmdbSource, i):
 def labels(self:LmdbSource):
     done = 0
     try:
-        with environment(self.place).begin() as transaction:
+        with environment(self.place, self.identity).begin() as transaction:
             for done in range(self.n):
                 data = transaction.get(b'label-%09d' % (done+1))
                 text = None if data is None else data.decode('utf-8', 'replace')
@@ -591,7 +625,7 @@ def data(self:LmdbSource, i):
 
 @patch
 def _get(self:LmdbSource, key):
-    with environment(self.place).begin() as transaction:
+    with environment(self.place, self.identity).begin() as transaction:
         return transaction.get(key.encode())
 
 # %% ../nbs/02a_sources.ipynb #00000036
@@ -753,6 +787,30 @@ def fingerprint(source): # -> [items, digest]
         names.update(source.name(i).encode(errors='surrogateescape')+b'\n')
     return [len(source), names.hexdigest()]
 
+# %% ../nbs/02a_sources.ipynb #f1e50005
+def digest_of(
+    source,
+    place=True, # False: the same data at another place, copied or moved, are the same
+) -> str:
+    "What tells a source from another one of the same length, and from itself when it was changed"
+    n, mark = len(source), hashlib.blake2b(digest_size=16)
+    def some(k): return range(0, n, max(1, n//k))
+    for i in some(10_000):
+        mark.update(ascii((i, source.name(i), readable_label(source, i))).encode())
+    for i in some(64):
+        mark.update(content(source, i))
+    for file in {leaf.file for leaf in leaves(source) if getattr(leaf, 'file', None)} if place else ():
+        mark.update(ascii((os.path.realpath(file), identity(file))).encode())
+    return mark.hexdigest()
+
+def content(source, i):
+    "The bytes of a picture, or its pixels where a source has no bytes; what is wrong with it if it is broken"
+    own, j = home(source, i)
+    try:
+        return own.data(j) if hasattr(own, 'data') else picture(own, j).tobytes()
+    except (BrokenImage, OSError) as e:
+        return getattr(e, 'reason', 'unreadable').encode()
+
 # %% ../nbs/02a_sources.ipynb #00000040
 class CacheSource(Source):
     "Resized pictures in a memory map: images.npy uint8 [n,3,H,W], codes.npy uint8 [n], rows.jsonl, cache.json"
@@ -761,34 +819,38 @@ class CacheSource(Source):
         path, # the folder
     ):
         self.path = Path(path)
-        meta = json.loads((self.path/'cache.json').read_text())
-        self.n, self.size, self.labelled = meta['n'], tuple(meta['size']), meta['labelled']
+        self.n, self.size, self.labelled = self._described()
         self.lines = Lines(self.path/'rows.jsonl', every=4) # 2 bytes per picture, where a picture takes 12,288
+        self.file, self.identity = self.path/'images.npy', identity(self.path/'images.npy')
         if not self.n == len(self.lines) == len(self.images):
             raise DataError(f"{path}: {self.n} pictures by cache.json, {len(self.images)} in images.npy, "
                             f"{len(self.lines)} in rows.jsonl; make the cache anew")
+        if len(self.codes) != self.n or (self.codes >= len(reasons)).any():
+            raise DataError(f"{path}: codes.npy is damaged; make the cache anew")
 
     def __getstate__(self): # each process maps for itself
         return {**self.__dict__, '_images': None, '_codes': None}
-    def name(self, i): return json.loads(self.lines[self._at(i)])['name']
-    def label(self, i): return json.loads(self.lines[self._at(i)])['text']
-    def labels(self): return (json.loads(line)['text'] for _, line in self.lines.numbered())
-
-    def labels_of(self, indices):
-        "`label` of many items, quicker: parsed in one go"
-        rows = json.loads(b'['+b','.join([self.lines[i] for i in indices])+b']')
-        return [row['text'] for row in rows]
+    def name(self, i): return self._rows([self._at(i)])[0]['name']
+    def label(self, i): return self._rows([self._at(i)])[0]['text']
+    def labels(self):
+        for start in range(0, self.n, 1024):
+            yield from self.labels_of(range(start, min(self.n, start+1024)))
+    def labels_of(self, indices): return [row['text'] for row in self._rows(indices)]
 
     @property
     def images(self): # uint8 [n,3,H,W]
         if self._images is None:
-            self._images = np.load(self.path/'images.npy', mmap_mode='r').view(np.ndarray)
+            self._images = self._mapped('images.npy', 4)
+            if self._images.shape[1:] != (3, *self.size):
+                raise DataError(f"{self.path}: images.npy is not of the size by cache.json; make the cache anew")
+        if identity(self.file) != self.identity: # reading beyond the end of a map would end the process
+            raise DataError(f"{self.file} was changed after it was opened; start again")
         return self._images
 
     @property
     def codes(self): # uint8 [n]: what was broken when the cache was made
         if self._codes is None:
-            self._codes = np.load(self.path/'codes.npy')
+            self._codes = np.array(self._mapped('codes.npy', 1))
         return self._codes
 
     def image(self, i, size=None):
@@ -796,6 +858,38 @@ class CacheSource(Source):
         if self.codes[i]:
             raise BrokenImage(self.name(i), reasons[self.codes[i]])
         return Image.fromarray(self.images[i].transpose(1, 2, 0))
+
+# %% ../nbs/02a_sources.ipynb #f1e50007
+@patch
+def _described(self:CacheSource):
+    "(n, size, labelled) by cache.json"
+    try:
+        meta = json.loads((self.path/'cache.json').read_text())
+        n, (height, width), labelled = meta['n'], meta['size'], meta['labelled']
+        if all(isinstance(x, int) for x in (n, height, width)): return n, (height, width), bool(labelled)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError(f"{self.path}: cache.json is damaged; make the cache anew")
+
+@patch
+def _rows(self:CacheSource, indices):
+    "What rows.jsonl says of some items, parsed in one go"
+    try:
+        rows = json.loads(b'['+b','.join([self.lines[i] for i in indices])+b']')
+        if all(isinstance(row['name'], str) and isinstance(row['text'], str | None) for row in rows): return rows
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError(f"{self.path}: rows.jsonl is damaged; make the cache anew")
+
+@patch
+def _mapped(self:CacheSource, name, ndim):
+    "The numbers of a file, which are read when they are looked at"
+    try:
+        array = np.load(self.path/name, mmap_mode='r').view(np.ndarray)
+        if array.dtype == np.uint8 and array.ndim == ndim: return array
+    except Exception: # damaged files make NumPy raise nearly anything
+        pass
+    raise DataError(f"{self.path}: {name} is damaged or cut short; make the cache anew")
 
 # %% ../nbs/02a_sources.ipynb #00000042
 def hugging_face():
