@@ -14,6 +14,7 @@ import io
 import json
 import os
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .charset import english
-from .data import WordDataset, by_number, word_loader
-from .sources import (BrokenImage, DataError, all_labels, fingerprint, home, is_labelled, open_source,
+from .data import WordDataset, by_number, from_workers, leave_signals, word_loader
+from .files import locked
+from .sources import (BrokenImage, DataError, all_labels, digest_of, fingerprint, home, is_labelled, open_source,
                           picture, readable_label, reasons, split_source, suffixes)
 from .synth import font_chars, font_files
 
@@ -52,9 +54,10 @@ def probe(
     bar=True,  # show progress
 ):             # int64 array [n,4]: width, height, digest, code
     "Decode everything once"
-    loader, rows = DataLoader(Probe(source), 256, num_workers=workers, collate_fn=np.array), []
+    loader, rows = DataLoader(Probe(source), 256, num_workers=workers, collate_fn=np.array,
+                              worker_init_fn=leave_signals if workers else None), []
     with tqdm(total=len(source), desc='checking', unit='pictures', leave=False, disable=not bar) as meter:
-        for batch in loader:
+        for batch in from_workers(loader):
             rows.append(batch)
             meter.update(len(batch))
     return np.concatenate(rows)
@@ -223,18 +226,24 @@ class Part:
         **about, # what else must be the same for going on
     ):
         self.dst, self.folder = Path(dst), Path(f'{dst}.part')
-        if self.dst.exists():
-            raise DataError(f"{dst} exists; remove it, or give another name")
-        n = len(source)
-        about = dict(n=n, first=source.name(0), last=source.name(n-1), **about)
+        self._must_be_new()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = ExitStack()
+        self.lock.enter_context(locked(self.folder))
+        self._must_be_new() # it may have been finished until a moment ago
+        about = dict(n=len(source), digest=digest_of(source), **about)
         self.note = self.folder/'progress.json'
         self.state = dict(about=about, done=0, written=0, left_out=[], size=0)
         if self.note.exists():
             self.state = json.loads(self.note.read_text())
             if self.state['about'] != about:
-                raise DataError(f"{self.folder} was begun from another source or with other settings; "
-                                "remove it")
+                self.lock.close()
+                raise DataError(f"{self.folder} was begun from another source, from one that has changed since, "
+                                "or with other settings; remove it")
+
+    def _must_be_new(self):
+        if self.dst.exists():
+            raise DataError(f"{self.dst} exists; remove it, or give another name")
 
     def save(self, **changes):
         "Note how far it is"
@@ -257,7 +266,9 @@ class Part:
     def finish(self):
         "Move the result to its place"
         self.note.unlink()
+        (self.folder/'.lock').unlink(missing_ok=True)
         os.replace(self.folder, self.dst)
+        self.lock.close()
 
 # %% ../nbs/02c_stores.ipynb #00000014
 def encoded(source, i):
