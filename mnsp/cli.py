@@ -102,7 +102,7 @@ def demo(
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
-    if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']:
+    if run(data or [], test or [], _own(out), DemoSettings(minutes=minutes, seed=seed))['stopped']:
         raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
@@ -137,6 +137,24 @@ def _folder(out, option='--out'):
     from mnsp.machine import prepare_out, rank
     return prepare_out(out, option) if rank() == 0 else Path(out)
 
+# %% ../nbs/20_cli.ipynb #2c5e0001
+def _own(out):
+    "OUT for this command alone, until it ends"
+    import click
+
+    from mnsp.files import locked
+    from mnsp.machine import rank
+    out = _folder(out)
+    if rank() == 0: click.get_current_context().with_resource(locked(out, 'wait for it, or give another --out'))
+    return out
+
+def _no_weights(out):
+    "ValueError rather than writing over weights to which no checkpoint in OUT leads"
+    from mnsp.checkpoints import checkpoints
+    if (out / 'model.safetensors').exists() and not checkpoints(out / 'checkpoints'):
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move "
+                         "them away")
+
 # %% ../nbs/20_cli.ipynb #5a8bec10
 def _callbacks(out, every, resume, settings):
     "What keeps and spreads a run"
@@ -161,6 +179,7 @@ def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
     from mnsp.machine import rank
     from mnsp.training import History
     stopped, first = None, rank() == 0
+    if first: _no_weights(out)
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
@@ -253,7 +272,7 @@ def pretrain(
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
     dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
     _few(loader, steps, minutes, epochs, accumulate)
-    out = _folder(out)
+    out = _own(out)
     set_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
@@ -364,7 +383,7 @@ def finetune(
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
-    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out)
     validation = _validation(valid, valid_every, out, workers, first=bool(reader)) if valid else None
     set_seed(seed)
     _few(loader, steps, minutes, epochs, accumulate)

@@ -60,6 +60,8 @@ class WordDataset(Dataset):
     ):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
+        if not 0 <= max_broken <= 1: # nor nan
+            raise ValueError(f"max_broken={max_broken}; give a share, 0 to 1")
         if charset is not None and not is_labelled(source):
             raise DataError("these pictures have no labels, but targets are asked for; add a "
                             "labels.tsv, or leave charset out")
@@ -574,6 +576,8 @@ class WordStream(IterableDataset):
         max_broken=.2,  # a larger share of broken pictures, of the first hundred or later, is a DataError
         recent=64,      # items among which a substitute is drawn
     ):
+        if not 0 <= max_broken <= 1:
+            raise ValueError(f"max_broken={max_broken}; give a share, 0 to 1")
         if charset is not None and not source.labelled:
             raise DataError("this stream has no labels, but targets are asked for; leave charset out")
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
