@@ -92,6 +92,7 @@ def _figures():
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
 def demo(
+    context: typer.Context,
     data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
     test: Annotated[Optional[list[str]],
                     typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
@@ -102,7 +103,7 @@ def demo(
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
-    if run(data or [], test or [], _own(out), DemoSettings(minutes=minutes, seed=seed))['stopped']:
+    if run(data or [], test or [], _own(out, context), DemoSettings(minutes=minutes, seed=seed))['stopped']:
         raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
@@ -138,14 +139,12 @@ def _folder(out, option='--out'):
     return prepare_out(out, option) if rank() == 0 else Path(out)
 
 # %% ../nbs/20_cli.ipynb #2c5e0001
-def _own(out):
+def _own(out, context):
     "OUT for this command alone, until it ends"
-    import click
-
     from mnsp.files import locked
     from mnsp.machine import rank
     out = _folder(out)
-    if rank() == 0: click.get_current_context().with_resource(locked(out, 'wait for it, or give another --out'))
+    if rank() == 0: context.with_resource(locked(out, 'wait for it, or give another --out'))
     return out
 
 def _no_weights(out):
@@ -244,6 +243,7 @@ def _from_encoder(path, cfg, settings):
 @app.command()
 @_together
 def pretrain(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
@@ -272,7 +272,7 @@ def pretrain(
     how |= dict(every=checkpoint_every, resume=resume, settings=asked, compile=compile)
     dataset, loader = _words(data, stream, seed, batch_size, workers, max_broken=max_broken)
     _few(loader, steps, minutes, epochs, accumulate)
-    out = _own(out)
+    out = _own(out, context)
     set_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
@@ -351,6 +351,7 @@ def _which(validation):
 @app.command()
 @_together
 def finetune(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
@@ -383,7 +384,7 @@ def finetune(
     labels = dict(charset=chars, max_len=max_len, max_broken=max_broken,
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
-    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out)
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out, context)
     validation = _validation(valid, valid_every, out, workers, first=bool(reader)) if valid else None
     set_seed(seed)
     _few(loader, steps, minutes, epochs, accumulate)
