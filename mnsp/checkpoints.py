@@ -195,11 +195,18 @@ def save(self:Checkpoints, done: bool = False):
         self.folder.mkdir(parents=True, exist_ok=True)
         save_state(state, path)
         self.written = path
-        for old in checkpoints(self.folder)[:-self.keep]: old.unlink()
     except OSError as e:
         last = f'the last good one is {self.written.name}' if self.written else 'there is none yet'
         warnings.warn(f"{path} could not be written ({e.strerror or e}); {last}; training goes on",
                       stacklevel=2)
+    self.remove_old()
+
+@patch
+def remove_old(self:Checkpoints):
+    "All but the last; a warning when that fails"
+    try:
+        for old in checkpoints(self.folder)[:-self.keep]: old.unlink()
+    except OSError as e: warnings.warn(f"an old checkpoint could not be removed: {e}", stacklevel=2)
 
 # %% ../nbs/11b_checkpoints.ipynb #1b5e0002
 @patch

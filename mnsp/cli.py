@@ -182,7 +182,11 @@ def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
-    if first: save()
+    try:
+        if first: save()
+    except OSError as e:
+        raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and --resume writes "
+                      "them") from None
     if stopped:
         _say(f'{stopped}; what there is was kept in {out}, and --resume goes on')
         raise typer.Exit(130)

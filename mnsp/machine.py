@@ -70,6 +70,7 @@ def write_atomically(
     except BaseException as e:
         with suppress(OSError): temporary.unlink(missing_ok=True)
         if isinstance(e, SafetensorError): raise OSError(f"{path}: {e}") from None
+        if isinstance(e, OSError) and e.errno and not e.filename: e.filename = str(path)
         raise
     if os.name != 'nt':                                             # the new name itself
         folder = os.open(path.parent, os.O_RDONLY)

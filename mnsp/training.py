@@ -360,19 +360,28 @@ def known(self:History, columns: list | None) -> list: # `columns`: their names 
 # %% ../nbs/11a_training.ipynb #00000021
 class TensorBoard(Watching):
     "The log's rows for TensorBoard as well"
-    order, run_valid, writer = 51, False, None
-    def __init__(self, folder: str | Path): self.folder = folder
+    order, run_valid, file = 51, False, None
+    def __init__(self, folder: str | Path): self.folder = Path(folder)
     def before_batch(self):
-        if self.writer: return
-        self.n = len(self.history.rows)                             # not 0 when a run is resumed
-        writer = importlib.import_module('torch.utils.tensorboard').SummaryWriter
-        self.writer = writer(self.folder, purge_step=self.budget.step() + 1)
+        if self.file: return
+        self.n, step = len(self.history.rows), self.budget.step()   # neither is 0 when a run is resumed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # PyTorch's writer leaves this to a thread, in which an error (a full disk) could not be caught
+        self.file = open(self.folder / f'events.out.tfevents.{time.time():.0f}.{os.getpid()}', 'ab')
+        self.record = importlib.import_module('tensorboard.summary.writer.record_writer').RecordWriter(self.file)
+        self.event = importlib.import_module('tensorboard.compat.proto.event_pb2').Event
+        self.add(file_version='brain.Event:2')
+        self.add(step=step + 1, session_log=dict(status='START'))   # what had come after it counts no more
+    def add(self, **event):
+        self.record.write(self.event(wall_time=time.time(), **event).SerializeToString())
     def after_batch(self):
         for row in self.history.rows[self.n:]:
-            for name in [k for k in row if k != 'step']: self.writer.add_scalar(name, row[name], row['step'])
+            values = [dict(tag=name, simple_value=row[name]) for name in row if name != 'step']
+            self.add(step=row['step'], summary=dict(value=values))
+        if self.n < len(self.history.rows): self.file.flush()
         self.n = len(self.history.rows)
     def after_fit(self):
-        if self.writer: self.after_batch(); self.writer.close()
+        if self.file: self.after_batch(); self.file.close()
 
 # %% ../nbs/11a_training.ipynb #00000022
 class Progress(Watching):
