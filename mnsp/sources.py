@@ -387,8 +387,9 @@ class ListedSource(Source):
 
     def _row(self, i, error=BrokenImage):
         "(file, text) of one item; a bad line is one broken item among many"
+        line = self.lines[self._at(i)]
         try:
-            return self._parsed(self.lines[self._at(i)], 0)
+            return self._parsed(line, 0)
         except DataError:
             raise error(f'{self.file}, entry {self._at(i)+1}') from None
 
@@ -555,9 +556,10 @@ with lmdb.open(sys.argv[1], subdir=os.path.isdir(sys.argv[1]), readonly=True, lo
 
 def is_cut(place):
     "True when some of an LMDB's values lie beyond the end of its file"
-    env = environment(place)
-    if data_file(place).stat().st_size >= (env.info()['last_pgno']+1)*env.stat()['psize']:
-        return False
+    env, size = environment(place), data_file(place).stat().st_size
+    missing, pages = (env.info()['last_pgno']+1)*env.stat()['psize']-size, size % env.stat()['psize'] == 0
+    if missing <= 0 or not pages:
+        return not pages
     done = subprocess.run([sys.executable, '-c', _touch_all, str(place)], stderr=subprocess.DEVNULL)
     return done.returncode != 0 # of a signal, or of an error
 

@@ -466,15 +466,14 @@ def memory_map(file, shape):
     try:
         array = (np.load(file, mmap_mode='r+') if file.exists() else
                  np.lib.format.open_memmap(file, 'w+', np.uint8, shape))
+        with open(file, 'r+b') as f: reserve(f.fileno(), os.path.getsize(file))
+        return array
     except ValueError:
         raise DataError(f"{file} is damaged; remove {file.parent}") from None
-    try:
-        with open(file, 'r+b') as f: reserve(f.fileno(), os.path.getsize(file))
     except OSError as e:
-        file.unlink()
-        raise DataError(f"{file}: {array.nbytes/1e9:.3f} GB are needed ({e.strerror or e}); make room, "
+        file.unlink(missing_ok=True)
+        raise DataError(f"{file}: {np.prod(shape)/1e6:,.3f} MB are needed ({e.strerror or e}); make room, "
                         "or give another name") from None
-    return array
 
 def reserve(descriptor, size):
     "Have the disk keep room for a file; writing into a map of one without it would end the process (SIGBUS)"
