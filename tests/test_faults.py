@@ -1,13 +1,11 @@
 "Faults of disks, memory, schedulers and people: no work is lost, no data are mixed, and one line tells what happened."
 import errno
-import json
 import os
 import random
 import shutil
 import signal
 import time
 import warnings
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -253,20 +251,24 @@ def with_free_pages(path, seed):
     "An LMDB in which much was written and removed again; is its file shorter than its pages?"
     rng = random.Random(seed)
     with lmdb.open(str(path), map_size=2**26) as env:
-        for _ in range(3):
+        for _ in range(rng.randint(1, 4)):
             with env.begin(write=True) as t:
-                for k in range(1, 4): t.put(b'image-%09d' % k, b'x' * 10)
-                t.put(b'num-samples', b'3')
-                for _ in range(300):
-                    t.put(b'spare-%03d' % rng.randrange(400), bytes(rng.choice([10, 300, 3000, 9000])))
-                    t.delete(b'spare-%03d' % rng.randrange(400))
+                for name in 'image-000000001', 'image-000000002': t.put(name.encode(), b'x' * 10)
+                t.put(b'num-samples', b'2')
+                keys = []
+                for _ in range(rng.randint(1, 300)):
+                    keys.append(b'%06d' % rng.randint(0, 400))
+                    t.put(keys[-1], bytes(rng.choice([10, 300, 3000, 9000])))
+                    if rng.random() < .4: t.delete(rng.choice(keys))
+                if rng.random() < .3:
+                    for key in keys: t.delete(key)
         return (path / 'data.mdb').stat().st_size < (env.info()['last_pgno'] + 1) * env.stat()['psize']
 
 
 def test_an_lmdb_with_free_pages_at_its_end_is_whole(tmp_path):
     "LMDB need not write them, so a file may be shorter than its pages and lack nothing"
-    short = [path for seed in range(50) if with_free_pages(path := tmp_path / f'{seed}.lmdb', seed)]
-    assert short and all(len(LmdbSource(path)) == 3 for path in short)
+    short = [path for seed in range(40) if with_free_pages(path := tmp_path / f'{seed}.lmdb', seed)]
+    assert short and all(len(LmdbSource(path)) == 2 for path in short)
 
 
 def test_a_list_and_a_cache_that_shrink(words, tmp_path):
@@ -373,7 +375,8 @@ def undisturbed(words, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize('call, k', [('fsync', 3), ('fsync', 11), ('rename', 2), ('rename', 7), ('write', 4), ('write', 8), ('unlink', 3)])
+@pytest.mark.parametrize('call, k', [('fsync', 3), ('fsync', 11),
+                                     ('rename', 2), ('rename', 7), ('write', 4), ('write', 8), ('unlink', 3)])
 def test_a_disk_that_fails_once(words, undisturbed, tmp_path, fault, call, k):
     "Checkpoints, log and weights, one fault each"
     out = tmp_path / 'run'
