@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
                           digest_of, find_images, hf_stream, home, homes, in_validation, is_description,
-                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, open_image,
+                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, open_image, opening,
                           open_source, picture, readable_label, reasons, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
@@ -774,9 +774,10 @@ def open_stream(
     if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
         return hf_stream(path, split, **about, **kwargs)
     if is_description(where, ['mixture']):
-        paths, weights, said = mixture_of(where)
-        return MixedStream([open_stream(p, **about) for p in paths], weights,
-                           **{'seed': seed, **said, **kwargs})
+        with opening(where):
+            paths, weights, said = mixture_of(where)
+            return MixedStream([open_stream(p, **about) for p in paths], weights,
+                               **{'seed': seed, **said, **kwargs})
     return SourceStream(open_source(path), rank, world, bool(shuffle), seed)
 
 def open_words(

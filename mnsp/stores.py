@@ -262,7 +262,7 @@ class Part:
 
 # %% ../nbs/02c_stores.ipynb #0c5e0001
 @patch
-def save(self:Part, **changes):
+def progress(self:Part, **changes):
     "Note how far it is"
     self.state.update(changes)
     new = self.folder/'progress.new'
@@ -404,7 +404,7 @@ def convert(
             stop = min(n, done+every)
             rows, left_out = gather(source, done, stop, usable)
             size = writers[kind](part, rows, labelled) if rows else part.state['size']
-            part.save(done=stop, written=part.state['written']+len(rows), size=size or 0,
+            part.progress(done=stop, written=part.state['written']+len(rows), size=size or 0,
                       left_out=part.state['left_out']+left_out)
             meter.update(stop-done)
         return finished(part)
@@ -436,7 +436,7 @@ def cache(
                          for name, shape in (('images', (3, *size)), ('codes', ())))
         fill(part, images, codes, workers, bar, every)
         left_out = [(source.name(i), reasons[codes[i]]) for i in np.flatnonzero(codes).tolist()]
-        part.save(written=len(source)-len(left_out), left_out=left_out)
+        part.progress(written=len(source)-len(left_out), left_out=left_out)
         said = dict(n=len(source), size=size, labelled=is_labelled(source))
         (part.folder/'cache.json').write_text(json.dumps(said))
         return finished(part)
@@ -456,7 +456,7 @@ def fill(part, images, codes, workers, bar, every):
             at = stop
             if k % every == 0 or at == n:
                 images.flush(); codes.flush()
-                part.save(done=at, written=at, size=part.append('rows.jsonl', lines))
+                part.progress(done=at, written=at, size=part.append('rows.jsonl', lines))
                 lines = []
 
 
