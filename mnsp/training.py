@@ -288,6 +288,7 @@ class History(Callback):
         if self.count == self.every * self.budget.accumulate: self.flush()
     def after_fit(self):
         if self.count and self.pred is not None: self.flush()
+        if self.behind and self.rows: self.write()                  # the last occasion
     def parts(self):
         "Loss and parts of this batch, by name"
         if not isinstance(self.pred, dict): return dict(loss=self.loss)
