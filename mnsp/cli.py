@@ -101,6 +101,7 @@ def _figures():
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
 def demo(
+    context: typer.Context,
     data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
     test: Annotated[Optional[list[str]],
                     typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
@@ -111,7 +112,7 @@ def demo(
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
-    if run(data or [], test or [], out, DemoSettings(minutes=minutes, seed=seed))['stopped']:
+    if run(data or [], test or [], _own(out, context), DemoSettings(minutes=minutes, seed=seed))['stopped']:
         raise typer.Exit(130)
 
 # %% ../nbs/20_cli.ipynb #0000000a
@@ -150,6 +151,22 @@ def _folder(out, option='--out'):
     from mnsp.machine import prepare_out, rank
     return prepare_out(out, option) if rank() == 0 else Path(out)
 
+# %% ../nbs/20_cli.ipynb #2c5e0001
+def _own(out, context):
+    "OUT for this command alone, until it ends"
+    from mnsp.files import locked
+    from mnsp.machine import rank
+    out = _folder(out)
+    if rank() == 0: context.with_resource(locked(out, 'wait for it, or give another --out'))
+    return out
+
+def _no_weights(out):
+    "ValueError rather than writing over weights to which no checkpoint in OUT leads"
+    from mnsp.checkpoints import checkpoints
+    if (out / 'model.safetensors').exists() and not checkpoints(out / 'checkpoints'):
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move "
+                         "them away")
+
 # %% ../nbs/20_cli.ipynb #5a8bec10
 def _callbacks(out, every, resume, settings):
     "What keeps and spreads a run"
@@ -174,10 +191,15 @@ def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
     from mnsp.machine import rank
     from mnsp.training import History
     stopped, first = None, rank() == 0
+    if first: _no_weights(out)
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
-    if first: save()
+    try:
+        if first: save()
+    except OSError as e:
+        raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and --resume writes "
+                      "them") from None
     if stopped:
         _say(f'{stopped}; what there is was kept in {out}, and --resume goes on')
         raise typer.Exit(130)
@@ -238,6 +260,7 @@ def _from_encoder(path, cfg, settings):
 @app.command()
 @_together
 def pretrain(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
@@ -268,7 +291,7 @@ def pretrain(
     about = dict(max_broken=max_broken, columns=_columns(image_column, text_column, pattern), size=cfg.encoder.img_size)
     dataset, loader = _words(data, stream, seed, batch_size, workers, **about)
     _few(loader, steps, minutes, epochs, accumulate)
-    out = _folder(out)
+    out = _own(out, context)
     set_seed(seed)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
@@ -347,6 +370,7 @@ def _which(validation):
 @app.command()
 @_together
 def finetune(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
@@ -384,7 +408,7 @@ def finetune(
                   **(dict(size=getattr(start, 'encoder', start).cfg.img_size) if start else {}),
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
-    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out, context)
     for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
     validation = _validation(valid, valid_every, out, workers, bool(reader), columns) if valid else None
     set_seed(seed)

@@ -57,6 +57,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+def position(loader):
+    "Its state, but for the digest of the data"
+    return {key: value for key, value in loader.state_dict().items() if key != 'data'}
+
+
 def write_lmdb(path, images, labels=None, count=None):
     with lmdb.open(str(path), map_size=2**22) as env, env.begin(write=True) as t:
         for i, data in enumerate(images, 1):
@@ -357,7 +362,7 @@ def test_processes_that_train_together_make_the_same_number_of_steps(n, world, s
     assert len({len(loader) for loader in loaders}) == 1 and {len(p) for p in parts} == {len(loaders[0])}
     items = sum((t for p in parts for t in p), [])
     assert len(set(items)) == len(items) == n//world//size*size*world
-    assert [loader.state_dict() for loader in loaders] == [dict(epoch=1, position=0, seed=0, n=n)]*world
+    assert [position(loader) for loader in loaders] == [dict(epoch=1, position=0, seed=0, n=n)]*world
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -392,7 +397,8 @@ def test_state_after_the_last_batch_begins_the_next_epoch(drop_last):
         batches = iter(first)
         for _ in range(len(first)):
             next(batches)
-        assert (state := first.state_dict()) == dict(epoch=1, position=0, seed=0, n=23)
+        state = first.state_dict()
+        assert position(first) == dict(epoch=1, position=0, seed=0, n=23)
         second.load_state_dict(state)
         assert seen([next(iter(second))]) == seen([next(iter(first))])
 
@@ -430,7 +436,7 @@ def test_resume_with_other_processes_and_batches(folder):
 
 def test_what_is_left_of_an_epoch_with_drop_last(folder):
     loader = word_loader(WordDataset(FolderSource(folder)), 8, drop_last=True)
-    assert len(seen(loader)) == 16 and loader.state_dict() == dict(epoch=1, position=0, seed=0, n=20)
+    assert len(seen(loader)) == 16 and position(loader) == dict(epoch=1, position=0, seed=0, n=20)
     with pytest.raises(ValueError, match="sampler: only the loader's own order"):
         word_loader(WordDataset(FolderSource(folder)), sampler=[1, 2]).state_dict()
     with pytest.raises(ValueError, match='seed=1, this loader has 0'):
