@@ -35,7 +35,7 @@ from .files import locked
 from .labels import Survey, clean, survey
 from .sources import (BrokenImage, DataError, digest_of, fingerprint, home, is_labelled, open_source, picture,
                           raw_label, raw_labels, readable_label, reasons, split_source, suffixes)
-from .synth import font_chars, font_files
+from .synth import draws, font_chars, font_files
 
 # %% ../nbs/02c_stores.ipynb #00000009
 class Probe(Dataset):
@@ -152,8 +152,8 @@ def label_font(texts):
     "A font of this machine that has the characters of `texts`; matplotlib's own when there is none"
     own = font_manager.findfont('DejaVu Sans')
     need = set(map(ord, ''.join(texts)))
-    fonts = [own, *font_files()]
-    return font_manager.FontProperties(fname=next((f for f in fonts if need <= font_chars(f)), own), size=7)
+    found = (f for f in (own, *font_files()) if need <= font_chars(f) and draws(f, 'a'))
+    return font_manager.FontProperties(fname=next(found, own), size=7)
 
 def drawable(text, font):
     "`text` with a box for what the font cannot draw"

@@ -7,7 +7,9 @@ import sys
 import time
 import zlib
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -38,7 +40,7 @@ from mnsp.data import (
 )
 from mnsp.pretrain import Pretrainer, mae_tiny
 from mnsp.stores import cache
-from mnsp.synth import SynthWords, World, demo_world
+from mnsp.synth import SynthWords, World, demo_world, font_files
 from mnsp.training import pretrain
 
 
@@ -274,6 +276,28 @@ def test_rendered_words_are_the_same_in_another_process():
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, check=True).stdout
     words = SynthWords(demo_world(), 9, seed=2)
     assert int(out) == zlib.crc32(b''.join(words[i][0].tobytes()+words.label(i).encode() for i in range(9)))
+
+
+def damaged_font(path, to):
+    "A copy of a TrueType font whose programs hold an instruction that does not exist"
+    data = bytearray(Path(path).read_bytes())
+    for at in range(12, 12+16*int.from_bytes(data[4:6], 'big'), 16):
+        if data[at:at+4] in (b'fpgm', b'prep'):
+            start, size = (int.from_bytes(data[at+k:at+k+4], 'big') for k in (8, 12))
+            data[start:start+size] = b'\x28'*size
+    to.write_bytes(data)
+    return str(to)
+
+
+def test_a_font_that_cannot_be_drawn_is_passed_over(tmp_path):
+    "The next one of the list takes its place; words in the other fonts stay as they are"
+    one, two, three = font_files(False)[:3]
+    broken = damaged_font(two, tmp_path/'broken.ttf')
+    with_broken, whole, instead = (SynthWords(replace(demo_world(), fonts=(one, f, three)), 40) for f in (broken, two, three))
+    pictures, before, wanted = ([w[i][0].tobytes() for i in range(40)] for w in (with_broken, whole, instead))
+    assert pictures == wanted and 10 < sum(a == b for a, b in zip(pictures, before)) < 40
+    with pytest.raises(ValueError, match='none of its fonts can be drawn'):
+        SynthWords(replace(demo_world(), fonts=(broken,)), 1)[0]
 
 
 def test_extreme_worlds_render():
