@@ -160,12 +160,16 @@ def _own(out, context):
     if rank() == 0: context.with_resource(locked(out, 'wait for it, or give another --out'))
     return out
 
-def _no_weights(out):
-    "ValueError rather than writing over weights to which no checkpoint in OUT leads"
-    from mnsp.checkpoints import checkpoints
-    if (out / 'model.safetensors').exists() and not checkpoints(out / 'checkpoints'):
-        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move "
-                         "them away")
+def _no_weights(out, resume):
+    "ValueError rather than writing over weights to which neither a checkpoint in OUT nor a run just begun leads"
+    from mnsp.checkpoints import begun, checkpoints
+    folder = out / 'checkpoints'
+    if not (out / 'model.safetensors').exists() or checkpoints(folder): return
+    if not begun(folder).exists():
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move them away")
+    if not resume:
+        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: --resume begins it "
+                         "again, or give another --out")
 
 # %% ../nbs/20_cli.ipynb #5a8bec10
 def _callbacks(out, every, resume, settings):
@@ -191,7 +195,7 @@ def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
     from mnsp.machine import rank
     from mnsp.training import History
     stopped, first = None, rank() == 0
-    if first: _no_weights(out)
+    if first: _no_weights(out, resume)
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mnsp.checkpoints import checkpoints, heading, load_state, newest
 from mnsp.data import WordDataset, word_loader
 from mnsp.encoder import Encoder, EncoderConfig
 from mnsp.files import locked
+from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.sources import DataError, LmdbSource, digest_of, open_source
 from mnsp.stores import cache, convert
 
@@ -332,6 +334,39 @@ def test_out_that_holds_a_reader_stays_as_it_is(words, tmp_path):
         code, _, err = short(words, out, *more)
         assert code == 1 and 'holds weights' in complaint(err) and 'another --out' in complaint(err)
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_a_run_that_dies_between_its_first_reading_and_its_first_checkpoint(words, tmp_path, monkeypatch):
+    "The weights that its validation kept are its own: --resume begins it again; a finished run's stay as they are"
+    from mnsp.finetune import Validation
+    tiny = replace(recognizer_tiny(), encoder=EncoderConfig(dim=16, depth=1, heads=2, patch_size=(16, 16)), dim=16, depth=1,
+                   heads=2, ffn_dim=16)
+    reader, out = hub.save_model(Recognizer(tiny), tmp_path / 'reader'), tmp_path / 'run'
+    args = ['finetune', '--data', words, '--valid', words, '--valid-every', 2, '--steps', 3, '--batch-size', 16, '--workers', 0,
+            '--reader', reader, '--out', out]
+    validate = Validation.validate
+    def last(self): validate(self); raise SystemExit(9)
+    with monkeypatch.context() as m:
+        m.setattr(Validation, 'validate', last)
+        assert run(*args)[0] == 9
+    kept = (out / 'model.safetensors').read_bytes()
+    assert not checkpoints(out / 'checkpoints')
+    code, _, err = run(*args)
+    assert code == 1 and 'before its first checkpoint: --resume' in complaint(err)
+    assert (out / 'model.safetensors').read_bytes() == kept
+    code, _, err = run(*args, '--resume')
+    assert code == 0, err
+    assert [line.split(',')[0] for line in (out / 'validation.csv').read_text().splitlines()] == ['step', '0', '2', '3']
+    code, _, err = run(*args)
+    assert code == 1 and complaint(err).endswith('ended at step 3: give another folder (--out) to start anew')
+    kept = (out / 'model.safetensors').read_bytes()
+    for path in checkpoints(out / 'checkpoints'): path.unlink()
+    for gone in False, True:                                        # without its checkpoints, then without their folder
+        if gone: shutil.rmtree(out / 'checkpoints')
+        for more in [], ['--resume']:
+            code, _, err = run(*args, *more)
+            assert code == 1 and 'holds weights' in complaint(err) and 'another --out' in complaint(err)
+        assert (out / 'model.safetensors').read_bytes() == kept
 
 
 @pytest.mark.parametrize('option, value', [('--lr', 'nan'), ('--lr', 'inf'), ('--lr', -1), ('--clip', 'nan'), ('--clip', -1),
