@@ -110,6 +110,7 @@ def _figures():
 # %% ../nbs/20_cli.ipynb #00000008
 @app.command()
 def demo(
+    context: typer.Context,
     data: Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['demo'])] = None,
     test: Annotated[Optional[list[str]],
                     typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
@@ -122,7 +123,8 @@ def demo(
     from mnsp.demo import demo as run
     _on(device)                                                      # an error now, not after the rendering
     settings = DemoSettings(minutes=minutes, seed=seed, device=device)
-    if run(data or [], test or [], out, settings)['stopped']: raise typer.Exit(130)
+    if run(data or [], test or [], _own(out, context), settings)['stopped']: raise typer.Exit(130)
+
 
 # %% ../nbs/20_cli.ipynb #0000000a
 def _together(command):
@@ -162,6 +164,26 @@ def _folder(out, option='--out'):
     from mnsp.machine import prepare_out, rank
     return prepare_out(out, option) if rank() == 0 else Path(out)
 
+# %% ../nbs/20_cli.ipynb #2c5e0001
+def _own(out, context):
+    "OUT for this command alone, until it ends"
+    from mnsp.files import locked
+    from mnsp.machine import rank
+    out = _folder(out)
+    if rank() == 0: context.with_resource(locked(out, 'wait for it, or give another --out'))
+    return out
+
+def _no_weights(out, resume):
+    "ValueError rather than writing over weights to which neither a checkpoint in OUT nor a run just begun leads"
+    from mnsp.checkpoints import begun, checkpoints
+    folder = out / 'checkpoints'
+    if not (out / 'model.safetensors').exists() or checkpoints(folder): return
+    if not begun(folder).exists():
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move them away")
+    if not resume:
+        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: --resume begins it "
+                         "again, or give another --out")
+
 # %% ../nbs/20_cli.ipynb #5a8bec10
 def _callbacks(out, every, resume, settings):
     "What keeps and spreads a run"
@@ -186,10 +208,15 @@ def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
     from mnsp.machine import rank
     from mnsp.training import History
     stopped, first = None, rank() == 0
+    if first: _no_weights(out, resume)
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
-    if first: save()
+    try:
+        if first: save()
+    except OSError as e:
+        raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and --resume writes "
+                      "them") from None
     if stopped:
         _say(f'{stopped}; what there is was kept in {out}, and --resume goes on')
         raise typer.Exit(130)
@@ -250,6 +277,7 @@ def _from_encoder(path, cfg, settings):
 @app.command()
 @_together
 def pretrain(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
@@ -279,7 +307,7 @@ def pretrain(
     about = dict(max_broken=max_broken, columns=_columns(image_column, text_column, pattern), size=cfg.encoder.img_size)
     dataset, loader = _words(data, stream, seed, batch_size, workers, **about)
     _few(loader, steps, minutes, epochs, accumulate)
-    out = _folder(out)
+    out = _own(out, context)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
@@ -357,6 +385,7 @@ def _which(validation):
 @app.command()
 @_together
 def finetune(
+    context: typer.Context,
     data: DataOption,
     out: OutOption,
     encoder: Annotated[Optional[Path], typer.Option(help=_encoder)] = None,
@@ -393,7 +422,7 @@ def finetune(
                   **(dict(size=getattr(start, 'encoder', start).cfg.img_size) if start else {}),
                   **(dict(scan=True) if short_first else {}))
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
-    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _folder(out)
+    (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out, context)
     for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
     validation = _validation(valid, valid_every, out, workers, bool(reader), columns) if valid else None
     _few(loader, steps, minutes, epochs, accumulate)

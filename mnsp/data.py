@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['scanned', 'no_target', 'WordDataset', 'words_that_fit', 'to_tensor', 'by_number', 'scramble', 'shuffled',
-           'EpochSampler', 'Batch', 'collate', 'WordLoader', 'in_turn', 'word_loader', 'Cached', 'WordStream',
-           'SourceStream', 'own_worker', 'MixedStream', 'open_stream', 'open_words', 'check_labels', 'BrokenImage',
-           'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource',
-           'ListedSource', 'LmdbSource', 'Mixture', 'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images',
-           'hf_stream', 'home', 'homes', 'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image',
-           'open_source', 'picture', 'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
+           'EpochSampler', 'Batch', 'collate', 'leave_signals', 'held_back', 'own_handler', 'from_workers',
+           'WordLoader', 'indexed', 'in_turn', 'word_loader', 'Cached', 'WordStream', 'SourceStream', 'own_worker',
+           'MixedStream', 'open_stream', 'open_words', 'check_labels', 'BrokenImage', 'BrokenLabel', 'CacheSource',
+           'Concat', 'DataError', 'FileSource', 'FolderSource', 'HfSource', 'ListedSource', 'LmdbSource', 'Mixture',
+           'Source', 'StreamSource', 'Subset', 'all_labels', 'find_images', 'hf_stream', 'home', 'homes',
+           'in_validation', 'is_labelled', 'is_lmdb', 'leaves', 'open_image', 'open_source', 'picture',
+           'readable_label', 'reasons', 'split_source', 'suffixes', 'to_rgb']
 
 # %% ../nbs/02b_data.ipynb #00000003
 import copy
 import io
+import os
+import signal
+import threading
 from collections import Counter, deque
-from functools import partial
+from contextlib import contextmanager
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -29,9 +34,9 @@ from tqdm.auto import tqdm
 from .labels import clean, survey
 from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, FileSource, FolderSource,
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
-                          raw_labels, find_images, hf_stream, home, homes, in_validation, is_description,
-                          is_labelled, is_lmdb, is_saved, has_parquet, leaves, mixture_of, no_labels, open_image,
-                          open_source, picture, readable_label, reasons, said, split_source, suffixes, to_rgb)
+                          digest_of, find_images, hf_stream, home, homes, in_validation, is_description, is_labelled,
+                          is_lmdb, is_saved, has_parquet, leaves, mixture_of, no_labels, open_image, opening, open_source,
+                          picture, raw_labels, readable_label, reasons, said, split_source, suffixes, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
 _all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource',
@@ -57,6 +62,8 @@ class WordDataset(Dataset):
     ):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
+        if not 0 <= max_broken <= 1: # nor nan
+            raise ValueError(f"max_broken={max_broken}; give a share, 0 to 1")
         if charset is not None and not is_labelled(source):
             raise DataError(no_labels(source))
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
@@ -299,6 +306,57 @@ def collate(items):
     batch = [items.images, items.targets] if isinstance(items, Batch) else default_collate(items)
     return [*batch, worker.id if worker else 0]
 
+# %% ../nbs/02b_data.ipynb #0b5e0002
+_stops = {signal.SIGINT, signal.SIGTERM}
+
+def leave_signals(worker: int = 0): # its number, as `DataLoader` tells it
+    "In a reading process: what ends a run is the parent's business, and only the parent ends this process"
+    parent = os.getppid()
+    if not hasattr(signal, 'sigwaitinfo'): # not Linux: nobody can tell who sent a signal
+        for s in _stops: signal.signal(s, signal.SIG_IGN)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, _stops)
+    def wait():
+        while signal.sigwaitinfo(_stops).si_pid != parent: pass
+        os._exit(0)
+    threading.Thread(target=wait, daemon=True).start()
+
+@contextmanager
+def held_back():
+    "Signals that end a run wait until the block is over, and are never delivered to processes forked in it"
+    if not hasattr(signal, 'pthread_sigmask'): yield; return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _stops)
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+@contextmanager
+def own_handler(of):
+    "Leave this process's handler of a signal as it was"
+    if of is None or threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.getsignal(of)
+    try: yield
+    finally:
+        if signal.getsignal(of) is not before: signal.signal(of, before)
+
+# %% ../nbs/02b_data.ipynb #0b5e0003
+_why = dict(SIGKILL='the system does that when the memory is used up: give fewer workers, or a smaller batch_size',
+            SIGBUS='a file was cut short while it was read, or the shared memory (/dev/shm) is full')
+
+def from_workers(loader: DataLoader):
+    "Its batches; ChildProcessError when a reading process is gone"
+    batches = None
+    try:
+        with held_back(), own_handler(getattr(signal, 'SIGCHLD', None)): batches = DataLoader.__iter__(loader)
+        yield from batches
+    except (RuntimeError, ConnectionError, EOFError) as e:
+        workers = getattr(batches or loader._iterator, '_workers', ())
+        for w in workers: w.join(1) # it may be about to end
+        codes = [w.exitcode for w in workers if w.exitcode is not None]
+        if not codes or str(e).startswith('Caught'): raise # an error of the data's, met in a worker
+        how = signal.Signals(-codes[0]).name if codes[0] < 0 else f'exit code {codes[0]}'
+        raise ChildProcessError(f"a process that read pictures is gone ({how})"
+                                + (f"; {_why[how]}" if how in _why else '')) from None
+
 # %% ../nbs/02b_data.ipynb #00000025
 class WordLoader(DataLoader):
     "torch's loader that knows how far it is; a pass is the next epoch of its `EpochSampler` or `WordStream`"
@@ -314,12 +372,18 @@ class WordLoader(DataLoader):
             self.order.begin(self.order.epoch+1)
             self.turn = 0
         self.begun, self.over, self.seen, self.batches = True, False, 0, Counter()
-        for *batch, worker in in_turn(super().__iter__(), self.turn):
+        for *batch, worker in in_turn(from_workers(self), self.turn):
             self.seen += len(batch[0])
             self.batches[worker] += 1
             self.turn = (worker+1) % max(1, self.num_workers)
             yield batch
         self.over = True # also when drop_last left a few
+
+    @cached_property
+    def digest(self):
+        "What tells these data from others, wherever they lie; None of streams, which cannot be looked into"
+        source = indexed(self.dataset)
+        return None if source is None else digest_of(source, place=False)
 
     @property
     def order(self):
@@ -327,11 +391,20 @@ class WordLoader(DataLoader):
         return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')),
                     None)
 
+# %% ../nbs/02b_data.ipynb #0b5e0004
+def indexed(data):
+    "The source from which a data set or a stream takes its items; None when they cannot be asked for by number"
+    if hasattr(data, 'streams'):
+        parts = [indexed(s) for s in data.streams]
+        return None if None in parts else Concat(parts)
+    if hasattr(data, 'source') and not hasattr(data, 'where'): return indexed(data.source) # else it is a `View`
+    return data if hasattr(data, 'name') and hasattr(data, '__len__') else None
+
 # %% ../nbs/02b_data.ipynb #83493c1b
 @patch
 def state_dict(self:WordLoader):
-    "Where the order stands after the batches handed out so far"
-    return self._needed().state_after(self)
+    "Where the order stands after the batches handed out so far, and of which data"
+    return dict(self._needed().state_after(self), data=self.digest)
 
 @patch
 def load_state_dict(self:WordLoader,
@@ -339,12 +412,15 @@ def load_state_dict(self:WordLoader,
 ):
     "Go on at the next unseen sample; ValueError when the data or the seed are others"
     order = self._needed()
-    now = order.state_after(self)
+    now = self.state_dict()
     if isinstance(state, list):
         state = next((s for s in state if s.get('rank', 0) == now.get('rank', 0)), {})
     other = [f"{key}={state.get(key)}, this loader has {now.get(key)}" for key in {**now, **state}
-             if key not in ('epoch', 'position', 'turn') and state.get(key) != now.get(key)]
+             if key not in ('epoch', 'position', 'turn', 'data') and state.get(key) != now.get(key)]
     if other: raise ValueError(f"state: it is of a run with {'; '.join(other)}")
+    if None not in (state.get('data'), now['data']) and state['data'] != now['data']:
+        raise ValueError("state: it is of a run with other data of the same number, whose names, labels or "
+                         "pictures differ; go on with the data it was begun with")
     order.begin(state['epoch'], state['position'])
     self.begun = self.over = False
     self.seen, self.batches, self.turn = 0, Counter(), state.get('turn', 0)
@@ -389,7 +465,8 @@ def word_loader(
     elif sampler is None:
         sampler = EpochSampler(len(dataset), shuffle, seed, rank, world, even=drop_last)
     return WordLoader(dataset, batch_size, num_workers=workers, drop_last=drop_last, sampler=sampler,
-                      collate_fn=collate, generator=torch.Generator().manual_seed(seed),
+                      collate_fn=collate, worker_init_fn=leave_signals if workers else None,
+                      generator=torch.Generator().manual_seed(seed),
                       persistent_workers=workers > 0, pin_memory=torch.cuda.is_available())
 
 # %% ../nbs/02b_data.ipynb #0000002e
@@ -420,6 +497,8 @@ class Cached(Dataset):
         texts = (self.label(k) for k in range(len(self)))
         self.targets = self.shown[self.rows] if charset is None else charset.encode_batch(list(texts), max_len)
 
+    @property
+    def source(self): return self.dataset.source
     def __len__(self): return len(self.rows)
     def __getitem__(self, k): return self.images[self.rows[k]], self.targets[k]
     def name(self, k): return self.dataset.name(int(self.rows[k]))
@@ -498,6 +577,8 @@ class WordStream(IterableDataset):
         max_broken=.2,  # a larger share of broken pictures, of the first hundred or later, is a DataError
         recent=64,      # items among which a substitute is drawn
     ):
+        if not 0 <= max_broken <= 1:
+            raise ValueError(f"max_broken={max_broken}; give a share, 0 to 1")
         if charset is not None and not source.labelled:
             raise DataError(no_labels(getattr(source, 'source', source)))
         self.source, self.size, self.charset, self.max_len = source, tuple(size), charset, max_len
@@ -695,10 +776,11 @@ def open_stream(
     if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
         return hf_stream(path, split, **about, **said(columns or {}, path, ('image', 'text')), **kwargs)
     if is_description(where, ['mixture']):
-        paths, weights, rest = mixture_of(where)
-        said(columns or {}, path, ())
-        return MixedStream([open_stream(p, **about) for p in paths], weights,
-                           **{'seed': seed, **rest, **kwargs})
+        with opening(where):
+            paths, weights, rest = mixture_of(where)
+            said(columns or {}, path, ())
+            return MixedStream([open_stream(p, **about) for p in paths], weights,
+                               **{'seed': seed, **rest, **kwargs})
     return SourceStream(open_source(path, **(columns or {})), rank, world, bool(shuffle), seed)
 
 def open_words(

@@ -202,6 +202,7 @@ def finetune(
     **kwargs, # of `fit`: minutes, steps or epochs, bar, cbs, …, and what differs from the recipe
 ) -> Learner:
     "Train a recogniser on labelled words"
+    if not 0 <= short_first <= 1: raise ValueError(f"short_first={short_first:g}: give a share of the run, 0 to 1")
     recipe = recipe or english_recipe()
     pictures = loader.batch_size * kwargs.get('accumulate', 1) * processes()     # of a step
     lr = recipe.peak(pictures) if lr is None else lr

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['trainers', 'wrappers', 'known_heads', 'maerec_chars', 'imagenet', 'WeightsError', 'save_model', 'read_config',
-           'build', 'bare_pretrainer', 'misfits', 'shapes', 'load_weights', 'load_model', 'read_checkpoint',
-           'bare_names', 'layout_of', 'Checkpoint', 'published_name', 'fill_from_checkpoint', 'from_published']
+           'build', 'bare_pretrainer', 'header', 'bounded', 'fitting', 'misfits', 'shapes', 'unusable', 'load_weights',
+           'load_model', 'read_checkpoint', 'bare_names', 'layout_of', 'Checkpoint', 'published_name', 'check_fit',
+           'fill_from_checkpoint', 'from_published']
 
 # %% ../nbs/17_hub.ipynb #00000003
 import argparse
@@ -15,11 +16,12 @@ import pickle
 import re
 import string
 import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -64,25 +66,58 @@ def read_config(
     for name in ('config.json', 'model.safetensors'):
         if not (path / name).is_file():
             raise WeightsError(f"{path} holds no {name}: give the folder that a run wrote its weights to")
+    if (path / 'config.json').stat().st_size > 2**24:
+        raise WeightsError(f"{path / 'config.json'} is larger than any configuration")
     try: config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-    except ValueError as e: raise WeightsError(f"{path / 'config.json'} is not readable as JSON: {e}") from None
+    except (ValueError, RecursionError) as e: raise WeightsError(f"{path / 'config.json'} is not readable as JSON: {e}") from None
     if not isinstance(config, dict) or config.get('kind') not in _kinds or 'config' not in config:
         raise WeightsError(f"{path / 'config.json'} does not describe a model of this package")
     return config
 
+# %% ../nbs/17_hub.ipynb #175e0002
 def build(config: dict, where: str) -> nn.Module:
     "An untrained model of the kind that a configuration describes"
     try:
         kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=lambda d: bare_pretrainer(d),
                      Recognizer=lambda d: Recognizer(RecognizerConfig.from_dict(d)))
         return kinds[config['kind']](config['config'])
-    except (TypeError, KeyError) as e:
-        raise WeightsError(f"{where}: the configuration does not fit this version: {e}") from None
+    except Exception as e: # whatever a wrong value makes of a model
+        why = (str(e).splitlines() or [''])[0][:200]
+        raise WeightsError(f"{where}: the configuration does not fit this version: {type(e).__name__} {why}") from None
 
 def bare_pretrainer(d: dict) -> Pretrainer:
     "A pre-training model with room for a frozen teacher's weights, if it had one"
     cfg = PretrainConfig.from_dict(d)
     return Pretrainer(cfg, teacher=Encoder(cfg.teacher_encoder) if cfg.teacher == 'frozen' else None)
+
+# %% ../nbs/17_hub.ipynb #175e0003
+def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it)
+    "What a safetensors file holds; its numbers are not read"
+    try:
+        with safe_open(file, 'pt') as f:
+            parts = {name: f.get_slice(name) for name in f.keys()}
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
+
+def bounded(config, most: int, where: str, name: str = 'config'):
+    "WeightsError when a configuration asks for more blocks than `most`, or for numbers that no model has"
+    if isinstance(config, (dict, list)):
+        pairs = config.items() if isinstance(config, dict) else ((name, v) for v in config)
+        for key, value in pairs: bounded(value, most, where, key)
+    elif isinstance(config, (int, float)):
+        limit = most if name in ('depth', 'n_scales') else 2**20
+        if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
+
+def fitting(config: dict, file: Path) -> nn.Module:
+    "The untrained model of a configuration, if the weights in `file` are its own"
+    found = header(file)
+    bounded(config['config'], len(found), str(file.parent))
+    with torch.device('meta'): bare = build(config, str(file.parent))
+    wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
+    if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
+    if sum(b.numel() for b in bare.buffers()) > 2**26: raise WeightsError(f"{file.parent}: img_size cannot be so large")
+    return build(config, str(file.parent))
 
 # %% ../nbs/17_hub.ipynb #0000000a
 def misfits(
@@ -101,6 +136,18 @@ def shapes(state: dict) -> dict: # name -> shape
     "The shape of every tensor by its name"
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
+def unusable(
+    state: dict, # name -> tensor
+    own: dict, # the model's, by the same names
+    most: int = 8, # names to list
+) -> str: # '' if all can be used
+    "Tensors that are no weights: whole numbers, or values that are not finite"
+    wrong = [f"{k} holds {str(v.dtype).removeprefix('torch.')}" for k, v in state.items()
+             if k in own and v.is_floating_point() != own[k].is_floating_point()]
+    wrong += [f"{k} has values that are not finite" for k, v in state.items()
+              if v.is_floating_point() and not v.isfinite().all()]
+    return '; '.join(wrong[:most]) + (f'; and {len(wrong) - most} more' if len(wrong) > most else '')
+
 def load_weights(
     model: nn.Module,
     path: str | Path, # folder
@@ -112,6 +159,7 @@ def load_weights(
         raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
     wrong = misfits(shapes(state), shapes(model.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
+    if wrong := unusable(state, model.state_dict()): raise WeightsError(f"{file}: {wrong}")
     model.load_state_dict(state)
 
 # %% ../nbs/17_hub.ipynb #0000000b
@@ -129,7 +177,7 @@ def load_model(
         remedy = '; fine-tune it first' if kind == 'Recognizer' else ''
         raise WeightsError(f"{path} holds weights of kind {found}, but {kind} is needed{remedy}")
     if config:
-        model = build(config, str(path))
+        model = fitting(config, Path(path) / 'model.safetensors')
         load_weights(model, path)
     return model.eval()
 
@@ -143,6 +191,8 @@ def read_checkpoint(
     file = _safetensors(path) if Path(path).suffix == '.safetensors' else _unpickled(path, {})
     state = _weights(file) if isinstance(file, dict) else None
     if not state: raise WeightsError(f"{path} holds no weights under {', '.join(map(repr, _places[:3]))} …; {_known}")
+    if 4 * sum(v.numel() for v in state.values()) > 8 * Path(path).stat().st_size:
+        raise WeightsError(f"{path}: its tensors are larger than the file (expanded); it holds no real weights")
     args = file.get('args') if state is not file else None
     options = args if isinstance(args, dict) else getattr(args, '__dict__', {})
     return {k: v.float() if v.is_floating_point() else v for k, v in bare_names(state, path).items()}, options
@@ -158,6 +208,14 @@ def _weights(file):
 def _safetensors(path):
     try: return load_file(path)
     except (SafetensorError, OSError) as e: raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
+
+def _stored(path):
+    "WeightsError when the parts of a zip file are compressed, as torch.save never does, and could be of any size"
+    if not zipfile.is_zipfile(path): return
+    try: parts = zipfile.ZipFile(path).infolist()
+    except Exception as e: raise WeightsError(_damaged(path, e)) from None # zipfile raises nearly anything
+    if any(p.compress_type or p.file_size > p.compress_size for p in parts):
+        raise WeightsError(f"{path} is compressed, which torch.save never does; unpack it and save it again")
 
 def _damaged(path, error):
     return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
@@ -177,6 +235,7 @@ def _stand_in(name):
 
 def _unpickled(path, known):
     "What torch.save wrote; `known`: names of classes → what stands for them"
+    _stored(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace, *((c, name) for name, c in known.items())]):
             return torch.load(path, map_location='cpu', weights_only=True)
@@ -184,9 +243,10 @@ def _unpickled(path, known):
         asked = re.search(r'GLOBAL (\S+)', str(e))
         if asked is None: raise WeightsError(_damaged(path, e)) from None
         name = asked[1]
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError, IndexError) as e:
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError, IndexError,
+            MemoryError, RecursionError, OverflowError) as e:
         raise WeightsError(_damaged(path, e)) from None
-    if name in known or not name.startswith(tuple(f'{t}.' for t in trainers)):
+    if name in known or len(known) > 99 or not name.startswith(tuple(f'{t}.' for t in trainers)):
         raise WeightsError(f"{path} holds more than weights ({name}) and was not opened, since "
                            "reading it could run code; ask for a file of tensors alone")
     return _unpickled(path, {**known, name: _stand_in(name)})
@@ -243,10 +303,11 @@ class Checkpoint:
         return self.state[name]
 
     def depth(self, prefix: str) -> int: # how many blocks are numbered after `prefix`
-        found = (re.match(re.escape(prefix) + r'\.(\d+)\.', name) for name in self.state)
-        numbers = [int(m[1]) for m in found if m]
+        found = (re.match(re.escape(prefix) + r'\.(\d{1,9})\.', name) for name in self.state)
+        numbers = {int(m[1]) for m in found if m}
         if not numbers: raise WeightsError(f"{self.path} lacks {prefix}.0; the file is incomplete")
-        return max(numbers) + 1
+        if max(numbers) >= len(numbers): raise WeightsError(f"{self.path} lacks blocks below {prefix}.{max(numbers)}")
+        return len(numbers)
 
     def heads(self,
         given: int | None, # None: what the file or the size says
@@ -305,13 +366,8 @@ def published_name(
     return name
 
 # %% ../nbs/17_hub.ipynb #00000016
-def fill_from_checkpoint(
-    model: nn.Module, # of the shape the checkpoint asks for
-    file: Checkpoint,
-    layout: str,
-    spare: dict, # names in the file that have no place in the model -> name of what they repeat
-):
-    "Put the published tensors into the model; each must be there, fit, and be used"
+def check_fit(model, file, layout, spare) -> dict: # our name of a tensor -> the file's
+    "WeightsError unless the file has every tensor of the model in its shape, and no other"
     own = model.state_dict()
     names = {ours: published_name(ours, layout) for ours in own}
     wanted = {names[k]: tuple(v.shape) for k, v in own.items()}
@@ -320,12 +376,23 @@ def fill_from_checkpoint(
     wanted |= {theirs: wanted[original] for theirs, original in spare.items()}
     wrong = misfits(shapes(file.state), wanted)
     if wrong: raise WeightsError(f"{file.path} does not fit the layout of a {layout} checkpoint: {wrong}")
+    return names
+
+def fill_from_checkpoint(
+    model: nn.Module, # of the shape the checkpoint asks for
+    file: Checkpoint,
+    layout: str,
+    spare: dict, # names in the file that have no place in the model -> name of what they repeat
+):
+    "Put the published tensors into the model; each must be there, fit, and be used"
+    own, names = model.state_dict(), check_fit(model, file, layout, spare)
     state = {ours: file[theirs].view(own[ours].shape) if 'positions' not in ours
              else _rows(file, theirs, ours, own[ours])
              for ours, theirs in names.items()}
     for ours in names:
         if ours.endswith('cls_token'):
             state[ours] = state[ours] + file[names[ours].replace('cls_token', 'pos_embed')][:, :1]
+    if wrong := unusable(state, own): raise WeightsError(f"{file.path}: {wrong}")
     model.load_state_dict(state)
 
 def _rows(file, theirs, ours, own):
@@ -396,8 +463,17 @@ def from_published(
     layout = layout_of(file.state)
     if layout is None: raise WeightsError(f"{path} holds {', '.join(sorted(file.state)[:3])}, …; {_known}")
     readers = {'lmim recognizer': _lmim_reader, 'maerec recognizer': _maerec_reader}
-    if layout == 'mae encoder': model, spare = Encoder(file.encoder('', encoder_heads)), {}
-    elif layout in readers: model, spare = readers[layout](file, layout, encoder_heads, decoder_heads, charset)
-    else: model, spare = _pretrainer(file, layout, encoder_heads, decoder_heads)
+    heads, chars = (encoder_heads, decoder_heads), ([charset] if layout in readers else [])
+    def make():
+        if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads)), {}
+        return readers.get(layout, _pretrainer)(file, layout, *heads, *chars)
+    try:
+        with torch.device('meta'): bare, spare = make()             # without memory, as in `fitting`
+        check_fit(bare, file, layout, spare)
+        model, spare = make()
+    except WeightsError: raise
+    except Exception as e: # whatever tensors of odd shapes make of a model
+        why = (str(e).splitlines() or [''])[0][:200]
+        raise WeightsError(f"{path} does not fit the layout of a {layout} checkpoint: {type(e).__name__} {why}") from None
     fill_from_checkpoint(model, file, layout, spare)
     return model.eval()

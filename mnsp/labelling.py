@@ -87,16 +87,17 @@ def label(
     "Read all pictures of a data set; the sure readings become their labels in a new one"
     if not 0 <= least <= 1: raise ValueError(f"least must lie in 0..1, got {least}")
     source = open_source(source_path)
-    part, n, lines = Part(dst, source, labels=weights_digest(reader)), len(source), []
-    done = part.state['done']
-    rows = read_items(reader, source, range(done, n), batch_size)
-    bar = tqdm(rows, 'reading', n, initial=done, unit='pictures', leave=False, disable=not bar)
-    for i, row in enumerate(bar, done + 1):
-        lines.append(json.dumps(row, ensure_ascii=False) + '\n')
-        if i % 256 == 0 or i == n:
-            part.save(done=i, size=part.append('readings.jsonl', lines))
-            lines = []
-    return _finish(part, source_path, source, least)
+    n, lines = len(source), []
+    with Part(dst, source, labels=weights_digest(reader)) as part:
+        done = part.state['done']
+        rows = read_items(reader, source, range(done, n), batch_size)
+        bar = tqdm(rows, 'reading', n, initial=done, unit='pictures', leave=False, disable=not bar)
+        for i, row in enumerate(bar, done + 1):
+            lines.append(json.dumps(row, ensure_ascii=False) + '\n')
+            if i % 256 == 0 or i == n:
+                part.progress(done=i, size=part.append('readings.jsonl', lines))
+                lines = []
+        return _finish(part, source_path, source, least)
 
 # %% ../nbs/17c_labelling.ipynb #1abe2015
 def _finish(part, source_path, source, least):

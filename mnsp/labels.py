@@ -13,7 +13,6 @@ __all__ = ['suffixes', 'file_columns', 'text_columns', 'group_columns', 'classes
 # %% ../nbs/02_labels.ipynb #02000003
 import csv
 import json
-import mmap
 import re
 import unicodedata
 from collections import Counter, deque
@@ -132,13 +131,19 @@ class Number(str):
     "A number as it was written"
 
 _decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
+
+def _decoded(text):
+    "The JSON value that a text is; ValueError when it is none"
+    try: return _decoder.decode(text)
+    except RecursionError: raise ValueError("is nested too deeply") from None
+
 _several = "holds several texts: a picture of one word or line, with one text, is needed"
 _boxes = "holds boxes of words in a whole picture: cut the words out, one picture each, and list those"
 
 def text_in(value) -> str | None: # of a JSON document or a table
     "The text that a value is; ValueError when it is something else"
     if isinstance(value, str) and value.lstrip()[:2] in ('[{', '["'):
-        try: inner = _decoder.decode(value.strip())
+        try: inner = _decoded(value.strip())
         except ValueError: return value
         return value if len(inner) == 1 and isinstance(inner[0], str) else text_in(inner)
     if value is None or isinstance(value, str): return value
@@ -213,7 +218,7 @@ def loose_line(line: str) -> Entry:
 
 def record_line(line: str, image: str | None = None, text: str | None = None) -> Entry:
     "`{\"filename\": …, \"text\": …}`, under any names that the tables know"
-    try: record = _decoder.decode(line.strip())
+    try: record = _decoded(line.strip())
     except ValueError: raise ValueError("is not '{\"filename\": …, \"text\": …}'") from None
     return entry_of(record, image, text)
 
@@ -338,6 +343,7 @@ def row(columns, fields, line, mark):
 
 # %% ../nbs/02_labels.ipynb #02000023
 _gap, _data_list = re.compile(r'[\s,]*'), re.compile(r'"data_list"\s*:\s*\[')
+_longest = 2**24 # characters of an entry
 
 class _Text:
     "The text of a file as far as it is needed"
@@ -358,8 +364,8 @@ class _Text:
         "The JSON value that begins here; one that ends where the text does may go on behind it"
         while True:
             try: at = _decoder.raw_decode(self.text, self.at)[1]
-            except ValueError: at = len(self.text)
-            if at == len(self.text) and self.more(): continue
+            except (ValueError, RecursionError): at = len(self.text)
+            if at == len(self.text) and at-self.at <= _longest and self.more(): continue
             value, self.at = _decoder.raw_decode(self.text, self.at)
             return value
 
@@ -381,7 +387,7 @@ def json_items(
                     value = {'filename': value, **(v if isinstance(v := text.value(), dict) and known(v, text_columns) else
                                                    {'text': v})}
                 yield value
-        except ValueError: after = ''
+        except (ValueError, RecursionError): after = ''
         if not after: raise DataError(f"{file}: ends or breaks inside its list of entries")
 
 def document_rows(file: Path, image: str | None = None, text: str | None = None) -> Iterator[Entry]:
@@ -410,7 +416,7 @@ class Head(NamedTuple):
 def is_records(head):
     "True for JSON lines"
     if head.file.suffix in ('.jsonl', '.ndjson') and head.first[:1] == '{': return True
-    try: record = _decoder.decode(head.first)
+    try: record = _decoded(head.first)
     except ValueError: return False
     return isinstance(record, dict) and (len(head.lines) > 1 and head.lines[1].lstrip()[:1] == '{'
                                          or 'data_list' not in record and bool(known(record, file_columns)))
@@ -428,8 +434,7 @@ def is_table(head):
 def has_several(head):
     "True for a list in which some lines name several pictures"
     if '\t' not in head.first: return False
-    with open(head.file, 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(b'\n["') >= 0 or head.first.startswith('["')
+    with open(head.file, 'rb') as f: return any(line.startswith(b'["') for line in f) or head.first.startswith('["')
 
 def several_rows(file: Path, **how) -> Iterator[Entry]:
     "The entries of a list with `[\"file\", \"file\"] TAB text` in it; DataError names the line"
@@ -438,7 +443,7 @@ def several_rows(file: Path, **how) -> Iterator[Entry]:
             if not line.strip(): continue
             try:
                 entry = tab_line(line.rstrip('\r\n'))
-                names = json.loads(entry.file) if entry.file.startswith('["') else [entry.file]
+                names = _decoded(entry.file) if entry.file.startswith('["') else [entry.file]
             except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
             yield from (entry._replace(file=name, line=k) for name in names)
 

@@ -120,6 +120,7 @@ def write_atomically(
     except BaseException as e:
         with suppress(OSError): temporary.unlink(missing_ok=True)
         if isinstance(e, SafetensorError): raise OSError(f"{path}: {e}") from None
+        if isinstance(e, OSError) and e.errno and not e.filename: e.filename = str(path)
         raise
     if os.name != 'nt':                                             # the new name itself
         folder = os.open(path.parent, os.O_RDONLY)
@@ -135,7 +136,7 @@ def write_rows(path: str | Path, rows: list, mode: str = 'w'): # dicts with the 
 
 def whole_lines(path: str | Path) -> str: # '' where there is no file
     "A text without a last line that was cut off while it was written"
-    text = Path(path).read_bytes().decode() if Path(path).is_file() else ''
+    text = Path(path).read_bytes().decode(errors='replace') if Path(path).is_file() else ''
     return text[:text.rfind('\n') + 1]
 
 # %% ../nbs/05b_machine.ipynb #0000001a

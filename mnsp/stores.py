@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['writers', 'Probe', 'probe', 'groups_of_same', 'Check', 'check', 'opened', 'some', 'label_font', 'drawable',
            'sheet_rows', 'Part', 'encoded', 'as_png', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'arrow',
-           'write_parquet', 'Written', 'convert', 'finished', 'cache', 'memory_map', 'row_of', 'split']
+           'write_parquet', 'Written', 'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'row_of',
+           'split']
 
 # %% ../nbs/02c_stores.ipynb #00000003
+import errno
 import hashlib
 import importlib
 import io
 import json
 import os
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +30,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .charset import english
+from .data import WordDataset, by_number, from_workers, leave_signals, word_loader
+from .files import locked
 from .labels import Survey, clean, survey
-from .data import WordDataset, by_number, word_loader
 from .process import figure_style
-from .sources import (BrokenImage, DataError, raw_labels, fingerprint, home, is_labelled, open_source,
-                          picture, readable_label, reasons, split_source, suffixes, raw_label)
-from .synth import font_chars, font_files
+from .sources import (BrokenImage, DataError, digest_of, fingerprint, home, is_labelled, open_source, picture,
+                          raw_label, raw_labels, readable_label, reasons, split_source, suffixes)
+from .synth import draws, font_chars, font_files
+
 
 # %% ../nbs/02c_stores.ipynb #00000009
 class Probe(Dataset):
@@ -54,9 +59,10 @@ def probe(
     bar=True,  # show progress
 ):             # int64 array [n,4]: width, height, digest, code
     "Decode everything once"
-    loader, rows = DataLoader(Probe(source), 256, num_workers=workers, collate_fn=np.array), []
+    loader, rows = DataLoader(Probe(source), 256, num_workers=workers, collate_fn=np.array,
+                              worker_init_fn=leave_signals if workers else None), []
     with tqdm(total=len(source), desc='checking', unit='pictures', leave=False, disable=not bar) as meter:
-        for batch in loader:
+        for batch in from_workers(loader):
             rows.append(batch)
             meter.update(len(batch))
     return np.concatenate(rows)
@@ -148,8 +154,8 @@ def label_font(texts):
     "A font of this machine that has the characters of `texts`; matplotlib's own when there is none"
     own = font_manager.findfont('DejaVu Sans')
     need = set(map(ord, ''.join(texts)))
-    fonts = [own, *font_files()]
-    return font_manager.FontProperties(fname=next((f for f in fonts if need <= font_chars(f)), own), size=7)
+    found = (f for f in (own, *font_files()) if need <= font_chars(f) and draws(f, 'a'))
+    return font_manager.FontProperties(fname=next(found, own), size=7)
 
 def drawable(text, font):
     "`text` with a box for what the font cannot draw"
@@ -214,42 +220,67 @@ class Part:
         source,  # of which it is made
         **about, # what else must be the same for going on
     ):
-        self.dst, self.folder = Path(dst), Path(f'{dst}.part')
-        if self.dst.exists():
-            raise DataError(f"{dst} exists; remove it, or give another name")
-        n = len(source)
-        about = dict(n=n, first=source.name(0), last=source.name(n-1), **about)
+        self.dst, self.folder, self.stack = Path(dst), Path(f'{dst}.part'), ExitStack()
+        self.note, self.source, self.about = self.folder/'progress.json', source, about
+
+    def __enter__(self):
+        self.must_be_new()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.note = self.folder/'progress.json'
-        self.state = dict(about=about, done=0, written=0, left_out=[], size=0)
-        if self.note.exists():
-            self.state = json.loads(self.note.read_text())
-            if self.state['about'] != about:
-                raise DataError(f"{self.folder} was begun from another source or with other settings; "
-                                "remove it")
+        self.stack.enter_context(locked(self.folder))
+        try:
+            self.must_be_new() # another process may have finished it a moment ago
+            self.state = self.begun()
+        except BaseException:
+            self.stack.close()
+            raise
+        return self
 
-    def save(self, **changes):
-        "Note how far it is"
-        self.state.update(changes)
-        new = self.folder/'progress.new'
-        with open(new, 'w') as f:
-            f.write(json.dumps(self.state))
-            f.flush(); os.fsync(f.fileno())
-        os.replace(new, self.note)
+    def __exit__(self, *_): self.stack.close()
 
-    def append(self, file, lines):
-        "Add to a text file, after cutting off what was written after the last note; returns its new size"
-        (self.folder/file).touch()
-        with open(self.folder/file, 'r+b') as f:
-            f.truncate(self.state['size'])
-            f.seek(self.state['size'])
-            f.write(''.join(lines).encode())
-            return f.tell()
+    def must_be_new(self):
+        if self.dst.exists():
+            raise DataError(f"{self.dst} exists; remove it, or give another name")
 
-    def finish(self):
-        "Move the result to its place"
-        self.note.unlink()
-        os.replace(self.folder, self.dst)
+    def begun(self):
+        "Where to go on; DataError when something else was begun there"
+        about = dict(n=len(self.source), digest=digest_of(self.source), **self.about)
+        try:
+            state = json.loads(self.note.read_text()) if self.note.exists() else None
+            if state and state['about'] != about:
+                raise DataError(f"{self.folder} was begun from another source or with other settings, or the "
+                                "source has changed since; remove it")
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
+            raise DataError(f"{self.note} is damaged; remove {self.folder}") from None
+        return state or dict(about=about, done=0, written=0, left_out=[], size=0)
+
+# %% ../nbs/02c_stores.ipynb #0c5e0001
+@patch
+def progress(self:Part, **changes):
+    "Note how far it is"
+    self.state.update(changes)
+    new = self.folder/'progress.new'
+    with open(new, 'w') as f:
+        f.write(json.dumps(self.state))
+        f.flush(); os.fsync(f.fileno())
+    os.replace(new, self.note)
+
+@patch
+def append(self:Part, file, lines):
+    "Add to a text file, after cutting off what was written after the last note; returns its new size"
+    (self.folder/file).touch()
+    with open(self.folder/file, 'r+b') as f:
+        f.truncate(self.state['size'])
+        f.seek(self.state['size'])
+        f.write(''.join(lines).encode())
+        f.flush(); os.fsync(f.fileno())
+        return f.tell()
+
+@patch
+def finish(self:Part):
+    "Move the result to its place"
+    self.note.unlink(missing_ok=True)
+    (self.folder/'.lock').unlink()
+    os.replace(self.folder, self.dst)
 
 # %% ../nbs/02c_stores.ipynb #00000014
 def encoded(source, i):
@@ -363,19 +394,18 @@ def convert(
     if kind not in writers:
         raise ValueError(f"kind={kind!r}; give {', '.join(writers)}")
     labelled, n = is_labelled(source), len(source)
-    part = Part(dst, source, kind=kind, every=every)
     def usable(text): return kind != 'folder' or not labelled or bool(text) and not set(text) & set('\r\n')
-    with tqdm(total=n, initial=part.state['done'], desc=f'writing {kind}', unit='pictures',
-              disable=not bar) as meter:
+    with (Part(dst, source, kind=kind, every=every) as part,
+          tqdm(total=n, initial=part.state['done'], desc=f'writing {kind}', unit='pictures', disable=not bar) as meter):
         while (done := part.state['done']) < n:
             stop = min(n, done+every)
             rows, left_out, cleaned = gather(source, done, stop, usable)
             size = writers[kind](part, rows, labelled) if rows else part.state['size']
-            part.save(done=stop, written=part.state['written']+len(rows), size=size or 0,
-                      left_out=part.state['left_out']+left_out,
-                      cleaned=part.state.get('cleaned', 0)+cleaned)
+            part.progress(done=stop, written=part.state['written']+len(rows), size=size or 0,
+                          left_out=part.state['left_out']+left_out,
+                          cleaned=part.state.get('cleaned', 0)+cleaned)
             meter.update(stop-done)
-    return finished(part)
+        return finished(part)
 
 def finished(part):
     "Move the result to its place, and say what it is"
@@ -399,13 +429,22 @@ def cache(
 ) -> Written:
     "Decode and resize a data set once, into a memory map; called again after an interruption, it goes on"
     source, size = opened(source), tuple(size)
-    part, n = Part(dst, source, size=list(size)), len(source)
-    images, codes = (memory_map(part.folder/f'{name}.npy', (n, *shape))
-                     for name, shape in (('images', (3, *size)), ('codes', ())))
-    dataset = WordDataset(source, size, on_broken='blank', max_broken=1.)
+    with Part(dst, source, size=list(size)) as part:
+        images, codes = (memory_map(part.folder/f'{name}.npy', (len(source), *shape))
+                         for name, shape in (('images', (3, *size)), ('codes', ())))
+        fill(part, images, codes, workers, bar, every)
+        left_out = [(source.name(i), reasons[codes[i]]) for i in np.flatnonzero(codes).tolist()]
+        part.progress(written=len(source)-len(left_out), left_out=left_out)
+        said = dict(n=len(source), size=size, labelled=is_labelled(source))
+        (part.folder/'cache.json').write_text(json.dumps(said))
+        return finished(part)
+
+def fill(part, images, codes, workers, bar, every):
+    "Decode what is missing of a cache"
+    source, n, at, lines = part.source, len(part.source), part.state['done'], []
+    dataset = WordDataset(source, images.shape[2:], on_broken='blank', max_broken=1.)
     loader = word_loader(dataset, 256, workers=workers)
-    loader.order.start = at = part.state['done']
-    lines = []
+    loader.order.start = at
     with tqdm(total=n, initial=at, desc='decoding', unit='pictures', disable=not bar) as meter:
         for k, (batch, _) in enumerate(loader, 1):
             stop = at+len(batch)
@@ -415,18 +454,31 @@ def cache(
             at = stop
             if k % every == 0 or at == n:
                 images.flush(); codes.flush()
-                part.save(done=at, written=at, size=part.append('rows.jsonl', lines))
+                part.progress(done=at, written=at, size=part.append('rows.jsonl', lines))
                 lines = []
-    left_out = [(source.name(i), reasons[codes[i]]) for i in np.flatnonzero(codes).tolist()]
-    part.save(written=n-len(left_out), left_out=left_out)
-    (part.folder/'cache.json').write_text(json.dumps(dict(n=n, size=size, labelled=is_labelled(source))))
-    return finished(part)
 
+
+# %% ../nbs/02c_stores.ipynb #0c5e0002
 def memory_map(file, shape):
-    "A uint8 .npy file to be written piece by piece"
-    if file.exists():
-        return np.load(file, mmap_mode='r+')
-    return np.lib.format.open_memmap(file, 'w+', np.uint8, shape)
+    "A uint8 .npy file to be written piece by piece, with room for all of it; DataError when the disk has not as much"
+    try:
+        array = (np.load(file, mmap_mode='r+') if file.exists() else
+                 np.lib.format.open_memmap(file, 'w+', np.uint8, shape))
+        with open(file, 'r+b') as f: reserve(f.fileno(), os.path.getsize(file))
+        return array
+    except ValueError:
+        raise DataError(f"{file} is damaged; remove {file.parent}") from None
+    except OSError as e:
+        file.unlink(missing_ok=True)
+        raise DataError(f"{file}: {np.prod(shape)/1e6:,.3f} MB are needed ({e.strerror or e}); make room, "
+                        "or give another name") from None
+
+def reserve(descriptor, size):
+    "Have the disk keep room for a file; writing into a map of one without it would end the process (SIGBUS)"
+    try:
+        if hasattr(os, 'posix_fallocate'): os.posix_fallocate(descriptor, 0, size)
+    except OSError as e:
+        if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL): raise # a file system that cannot
 
 def row_of(source, i):
     "Name and text of item `i` as a line of JSON"
@@ -443,15 +495,13 @@ def split(
     columns = {k: v for k, v in columns.items() if v is not None}
     source = open_source(source_path, **columns)
     sides, of = dict(zip(('train', 'valid'), split_source(source, valid))), fingerprint(source)
-    dst, part = Path(dst), Path(f'{dst}.part')
-    if dst.exists():
-        raise DataError(f"{dst} exists; remove it, or give another name")
-    part.mkdir(parents=True, exist_ok=True)
-    for name, side in sides.items():
-        np.save(part/f'{name}.npy', side.rows)
-        said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
-                    else str(source_path), rows=f'{name}.npy', of=of,
-                    **(dict(columns=columns) if columns else {}))
-        (part/f'{name}.json').write_text(json.dumps(said))
-    os.replace(part, dst)
+    dst = Path(dst)
+    with Part(dst, source) as part:
+        for name, side in sides.items():
+            np.save(part.folder/f'{name}.npy', side.rows)
+            said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
+                        else str(source_path), rows=f'{name}.npy', of=of,
+                        **(dict(columns=columns) if columns else {}))
+            (part.folder/f'{name}.json').write_text(json.dumps(said))
+        part.finish()
     return {name: len(side) for name, side in sides.items()}

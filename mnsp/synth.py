@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['not_text', 'marks', 'luma', 'Rendered', 'World', 'check_world', 'demo_world', 'varied_world', 'street_world',
-           'font_files', 'font_chars', 'find_fonts', 'held_out', 'cases', 'vocabulary', 'Words', 'draw_text', 'font_at',
-           'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend', 'bend_and_view', 'straighten',
-           'crop_box', 'warp', 'random_angle', 'random_layout', 'with_neighbours', 'colour', 'two_brightnesses',
-           'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg', 'wear', 'SynthWords',
-           'usable_fonts', 'render', 'draw_line', 'endless']
+           'font_files', 'font_chars', 'draws', 'find_fonts', 'held_out', 'cases', 'vocabulary', 'Words', 'draw_text',
+           'font_at', 'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend', 'bend_and_view',
+           'straighten', 'crop_box', 'warp', 'random_angle', 'random_layout', 'with_neighbours', 'colour',
+           'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg', 'wear',
+           'SynthWords', 'usable_fonts', 'render', 'draw_line', 'endless']
 
 # %% ../nbs/01_synth.ipynb #00000003
 import io
@@ -128,6 +128,15 @@ def font_chars(path):
         return frozenset(FT2Font(str(path)).get_charmap())
     except (RuntimeError, OSError):
         return frozenset()
+
+@lru_cache(4096)
+def draws(path, letter):
+    "True when FreeType can draw a font's letter; when it cannot draw one, it mostly cannot draw any"
+    try:
+        ImageFont.truetype(path, 32, layout_engine=ImageFont.Layout.BASIC).getmask(letter)
+        return True
+    except OSError:
+        return False
 
 # %% ../nbs/01_synth.ipynb #0000000f
 def find_fonts(
@@ -539,8 +548,10 @@ def render(self:SynthWords,
 
 def draw_line(self:SynthWords, text, rng):
     "Straight line of `text` in one of the fonts"
-    return line_of_text(text, self.fonts[rng.integers(len(self.fonts))], rng, self.world.size,
-                        random_space(self.world, rng))
+    k, letter = rng.integers(len(self.fonts)), self.world.alphabet[0]
+    font = next((f for f in (*self.fonts[k:], *self.fonts[:k]) if draws(f, letter)), None)
+    if font is None: raise ValueError("World: none of its fonts can be drawn; give other font files as fonts=")
+    return line_of_text(text, font, rng, self.world.size, random_space(self.world, rng))
 
 SynthWords.render, SynthWords.draw_line = render, draw_line
 

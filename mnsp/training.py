@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['hold_memory', 'Recipe', 'lmim_recipe', 'mae_recipe', 'Autocast', 'compile_blocks', 'NonBlockingLearner',
            'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep', 'Budget', 'TeacherUpdate',
-           'RunShare', 'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit', 'pretrain',
-           'following', 'show_losses', 'show_runs']
+           'RunShare', 'Watching', 'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit',
+           'pretrain', 'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -254,11 +254,29 @@ class RunShare(Callback):
     "Tell the model how much of the run is over, since weights of its losses may depend on it"
     def before_batch(self): get_model(self.model).progress.fill_(self.pct_train)
 
+# %% ../nbs/11a_training.ipynb #1a5e0001
+class Watching(Callback):
+    "A callback that only watches a run: when it fails, the run goes on without it, and there is one warning"
+    failed = False
+    def __call__(self, event_name):
+        if self.failed: return None
+        try: return super().__call__(event_name)
+        except Exception as e:                                      # not an interrupt
+            self.failed, why = True, str(e).split('`:\n\t')[-1]     # without fastai's preface
+            warnings.warn(f"{type(self).__name__}: {why or type(e).__name__}; the run goes on without it",
+                          stacklevel=2)
+
 # %% ../nbs/11a_training.ipynb #0000001e
 def read_log(path: str | Path) -> list: # of dicts of numbers
-    "The rows of a log; a line that was cut off while it was written is left out"
-    rows = csv.DictReader(whole_lines(path).splitlines())
-    return [{k: int(v) if v.isdigit() else float(v) for k, v in row.items()} for row in rows]
+    "The rows of a log; a line that was cut off while it was written, or is damaged, is left out"
+    try: rows = [*csv.DictReader(whole_lines(path).replace('\0', '').splitlines())]
+    except csv.Error: return []                                     # a field without an end
+    return [row for row in map(_numbers, rows) if row and 'step' in row]
+
+def _numbers(row):
+    "A row's values as numbers; None when it is damaged"
+    try: return {k: int(v) if v.isdigit() else float(v) for k, v in row.items() if k}
+    except (ValueError, AttributeError): return None
 
 # %% ../nbs/11a_training.ipynb #00000020
 class History(Callback):
@@ -277,6 +295,7 @@ class History(Callback):
         if self.count == self.every * self.budget.accumulate: self.flush()
     def after_fit(self):
         if self.count and self.pred is not None: self.flush()
+        if self.behind and self.rows: self.write()                  # the last occasion
     def parts(self):
         "Loss and parts of this batch, by name"
         if not isinstance(self.pred, dict): return dict(loss=self.loss)
@@ -303,14 +322,15 @@ def write(self:History):
         if self.behind: write_atomically(self.path, lambda p: write_rows(p, self.rows))
         else: write_rows(self.path, self.rows[-1:], 'a')
         self.behind = False
-    except OSError as e:
-        warnings.warn(f"{self.path}: {e.strerror or e}; the log is kept in memory until it can be written",
-                      stacklevel=2)
+    except (OSError, ValueError) as e:                              # ValueError: a row of another run's
+        warnings.warn(f"{self.path}: {getattr(e, 'strerror', None) or e}; the log is kept in memory until it "
+                      "can be written", stacklevel=2)
         self.behind = True
 
 @patch
 def health(self:History, cls):
     "Spread and rank of [cls]; a warning when they have collapsed"
+    if not cls.isfinite().all(): return dict(cls_spread=float('nan'), cls_rank=float('nan')) # diverged
     spread, rank = cls_spread(cls).item(), effective_rank(cls).item()
     message = collapse_warning(spread, rank) if 'align' in self.pred else None
     if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
@@ -319,7 +339,8 @@ def health(self:History, cls):
 @patch
 def state_dict(self:History):
     "What a checkpoint must hold of the log"
-    return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned,
+    columns = list(self.rows[-1]) if self.rows else None
+    return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, columns=columns,
                 seconds=time.monotonic() - self.start)
 
 @patch
@@ -329,29 +350,49 @@ def load_state_dict(self:History, state):
     self.sums, self.good = (x.to(device) if isinstance(x, torch.Tensor) else x
                             for x in (state['sums'], state['good']))
     self.count, self.warned, self.start = state['count'], state['warned'], time.monotonic() - state['seconds']
-    self.rows = [row for row in read_log(self.path) if row['step'] <= self.budget.step()] if self.path else []
-    self.behind = True
+    self.rows, self.behind = self.known(state.get('columns')) if self.path else [], True
     if self.rows: self.write()
 
+@patch
+def known(self:History, columns: list | None) -> list: # `columns`: their names as the checkpoint has them
+    "The file's rows up to this step; a damaged file is kept under another name, with a warning"
+    lines = whole_lines(self.path).count('\n') - 1
+    rows = [row for row in read_log(self.path) if columns in (None, list(row))]
+    if len(rows) < max(lines, bool(columns)):
+        aside = self.path.with_name(f'{self.path.name}.damaged')
+        with suppress(OSError): aside.write_bytes(self.path.read_bytes())
+        warnings.warn(f"{self.path} is damaged or gone: {len(rows)} of its rows are taken over"
+                      + (f"; as it was, it is in {aside.name}" if aside.is_file() else ''), stacklevel=2)
+    return [row for row in rows if row['step'] <= self.budget.step()]
+
 # %% ../nbs/11a_training.ipynb #00000021
-class TensorBoard(Callback):
+class TensorBoard(Watching):
     "The log's rows for TensorBoard as well"
-    order, run_valid, writer = 51, False, None
-    def __init__(self, folder: str | Path): self.folder = folder
+    order, run_valid, file = 51, False, None
+    def __init__(self, folder: str | Path): self.folder = Path(folder)
     def before_batch(self):
-        if self.writer: return
-        self.n = len(self.history.rows)                             # not 0 when a run is resumed
-        writer = importlib.import_module('torch.utils.tensorboard').SummaryWriter
-        self.writer = writer(self.folder, purge_step=self.budget.step() + 1)
+        if self.file: return
+        self.n, step = len(self.history.rows), self.budget.step()   # neither is 0 when a run is resumed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # PyTorch's writer leaves this to a thread, in which an error (a full disk) could not be caught
+        self.file = open(self.folder / f'events.out.tfevents.{time.time():.0f}.{os.getpid()}', 'ab')
+        self.record = importlib.import_module('tensorboard.summary.writer.record_writer').RecordWriter(self.file)
+        self.event = importlib.import_module('tensorboard.compat.proto.event_pb2').Event
+        self.add(file_version='brain.Event:2')
+        self.add(step=step + 1, session_log=dict(status='START'))   # what had come after it counts no more
+    def add(self, **event):
+        self.record.write(self.event(wall_time=time.time(), **event).SerializeToString())
     def after_batch(self):
         for row in self.history.rows[self.n:]:
-            for name in [k for k in row if k != 'step']: self.writer.add_scalar(name, row[name], row['step'])
+            values = [dict(tag=name, simple_value=row[name]) for name in row if name != 'step']
+            self.add(step=row['step'], summary=dict(value=values))
+        if self.n < len(self.history.rows): self.file.flush()
         self.n = len(self.history.rows)
     def after_fit(self):
-        if self.writer: self.after_batch(); self.writer.close()
+        if self.file: self.after_batch(); self.file.close()
 
 # %% ../nbs/11a_training.ipynb #00000022
-class Progress(Callback):
+class Progress(Watching):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
     def __init__(self, text: str = ''): self.text, self.meter = text, None
@@ -431,6 +472,9 @@ def fit(
     if not len(loader): raise ValueError("the loader has no batch; lower batch_size or add pictures")
     if warmup + hold > 1:
         raise ValueError(f"warmup={warmup:g} and hold={hold:g}, shares of the run, are more than 1 together")
+    for name, value in dict(minutes=minutes, clip=clip).items():    # "not >": nan is not
+        if value is not None and not 0 < value < float('inf'):
+            raise ValueError(f"{name}={value:g}: give a number more than 0")
     device = as_device(device)
     model.to(device)
     if compile: compile_blocks(model)
@@ -452,8 +496,11 @@ def fit(
     learn = NonBlockingLearner(dls, model, loss_func, opt_func=opt, cbs=callbacks, default_cbs=False)
     try:
         with interrupt, hold_memory: learn.fit(1_000_000)                        # epochs; `Budget` ends it
-    except (FloatingPointError, ValueError, OSError) as e:          # without fastai's preface
-        if e.args and isinstance(e.args[0], str): e.args = e.args[0].split('`:\n\t')[-1], *e.args[1:]
+    except Exception as e:
+        saved = learn.checkpoints.rescue() if hasattr(learn, 'checkpoints') else None    # of room 11b
+        if e.args and isinstance(e.args[0], str):                   # without fastai's preface
+            kept = f'; the run was kept at step {saved}: go on with resume (--resume)' if saved else ''
+            e.args = e.args[0].split('`:\n\t')[-1] + kept, *e.args[1:]
         raise
     finally:
         learn.autocast.after_loss()                                 # also when the run dies
@@ -482,7 +529,7 @@ def pretrain(
 
 def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
-    if lr <= 0: raise ValueError(f"lr must be more than 0, got {lr:g}")
+    if not 0 < lr < float('inf'): raise ValueError(f"lr must be a number more than 0, got {lr:g}")
     return dict(epochs=recipe.epochs, warmup=recipe.warmup, floor=recipe.min_lr / lr, clip=recipe.clip) | kwargs
 
 # %% ../nbs/11a_training.ipynb #00000032

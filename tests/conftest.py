@@ -36,3 +36,10 @@ def as_published():
             if name.endswith("position_table"): state[name] = tensor[None]
         return state
     return convert
+
+
+@pytest.fixture
+def fault():
+    "`with fault('fsync', k=3, how=errno.ENOSPC) as f: ...`: the third fsync fails; `f.met` tells whether it came to that"
+    from faults import Fault
+    return Fault

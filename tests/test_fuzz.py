@@ -1,14 +1,23 @@
-"""Damaged pictures: whatever is done to a file, reading it gives a reading or a clear error, never anything else."""
+"""Damaged files: whatever is done to one, reading it gives what is in it or a clear error, never anything else."""
 import io
+import json
 import random
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnsp import Reading, Recognizer
-from mnsp.sources import DataError
+from mnsp import Reading, Recognizer, hub
+from mnsp.decoder import DecoderConfig
+from mnsp.encoder import EncoderConfig
+from mnsp.pretrain import PretrainConfig, Pretrainer
+from mnsp.recognizer import Recognizer as Network
+from mnsp.recognizer import recognizer_tiny
+from mnsp.sources import BrokenImage, BrokenLabel, DataError, open_source
+from mnsp.stores import cache
 from mnsp.synth import SynthWords, demo_world
 
 FORMATS = [('JPEG', {}), ('PNG', {}), ('WEBP', {}), ('GIF', {}), ('BMP', {}), ('TIFF', dict(compression='tiff_lzw')),
@@ -98,3 +107,138 @@ def test_ten_thousand_mutated_pictures(reader, capsys):
     fuzz()
     with capsys.disabled(): print('\n', seen)
     assert seen['pictures'] >= 10_000 and min(seen['read'], seen['refused']) > 1000
+
+
+# Weights, their configurations, caches, lists, descriptions
+
+SMALL = EncoderConfig(dim=16, depth=2, heads=2, patch_size=(16, 16))
+odd = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.sampled_from([2**20, 10**9, 10**30, -2**63, 1e300]),
+                st.text(max_size=5), st.lists(st.integers(-2, 10**12), max_size=3), st.just({}), st.just([[[[]]]]),
+                st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
+
+
+def places(config, above=()):
+    "The keys of a nested configuration, as paths"
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        yield (*above, key)
+        if isinstance(value, (dict, list)): yield from places(value, (*above, key))
+
+
+def changed(config, changes):
+    "A configuration with other values in some places"
+    config = json.loads(json.dumps(config))
+    for at, value in changes:
+        path = list(places(config))
+        *above, key = path[at % len(path)]
+        inside = config
+        for k in above: inside = inside[k]
+        inside[key] = value
+    return config
+
+
+def told(action, *kinds):
+    "Did it work? Else it must have been one line of one of these kinds"
+    try: action()
+    except kinds as e:
+        assert str(e) and '\n' not in str(e), repr(e)
+        return False
+    return True
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+    "Folders with small weights of each kind"
+    folder = tmp_path_factory.mktemp('models')
+    nets = dict(reader=Network(replace(recognizer_tiny(), encoder=SMALL, dim=16, depth=1, heads=2, ffn_dim=16)),
+                run=Pretrainer(PretrainConfig(SMALL, DecoderConfig(16, 1, 2, 16))))
+    return [hub.save_model(net, folder / name) for name, net in nets.items()]
+
+
+def fuzz_models(models, work, as_published, n):
+    "Change configurations and bytes of n models; only models and one-line errors may come of it"
+    seen = dict(fine=0, refused=0)
+    mae = PretrainConfig(replace(SMALL, stored_positions=True), DecoderConfig(16, 1, 2, 16, guided=False), guide=None)
+    torch.save(as_published(Pretrainer(mae), 'mae'), work / 'mae.pth')
+    published = (work / 'mae.pth').read_bytes()
+
+    @settings(max_examples=n, **quietly)
+    @given(which=st.integers(0, 1), changes=st.lists(st.tuples(st.integers(0, 999), odd), min_size=1, max_size=3),
+           file=st.sampled_from(['values', 'config.json', 'model.safetensors', 'mae.pth']), damage=mutations)
+    def fuzz(which, changes, file, damage):
+        parts = {name: (models[which] / name).read_bytes() for name in ('config.json', 'model.safetensors')}
+        if file == 'values': parts['config.json'] = json.dumps(changed(json.loads(parts['config.json']), changes)).encode()
+        elif file != 'mae.pth': parts[file] = mutated(parts[file], damage)
+        for name, data in parts.items(): (work / name).write_bytes(data)
+        if file == 'mae.pth':
+            (work / 'bad.pth').write_bytes(mutated(published, damage))
+            fine = told(lambda: hub.from_published(work / 'bad.pth', encoder_heads=2, decoder_heads=2), hub.WeightsError)
+        else: fine = told(lambda: hub.load_model(work), hub.WeightsError)
+        seen['fine' if fine else 'refused'] += 1
+    fuzz()
+    return seen
+
+
+def test_a_few_hundred_odd_models(models, tmp_path, as_published):
+    seen = fuzz_models(models, tmp_path, as_published, 200)
+    assert min(seen.values()) > 5
+
+
+@pytest.mark.slow
+def test_ten_thousand_odd_models(models, tmp_path, as_published, capsys):
+    seen = fuzz_models(models, tmp_path, as_published, 10_000)
+    with capsys.disabled(): print('\n', seen)
+
+
+@pytest.fixture(scope='module')
+def stores(tmp_path_factory):
+    "Small data sets whose description is to be damaged: (what to open, file to damage)"
+    folder, words = tmp_path_factory.mktemp('stores'), SynthWords(demo_world(), 12)
+    names = [f'{k}.png' for k in range(12)]
+    for k, name in enumerate(names): words[k][0].save(folder / name)
+    texts = [words.label(k) for k in range(12)]
+    rows = {'a.tsv': ''.join(f'{n}\t{t}\n' for n, t in zip(names, texts)),
+            'b.jsonl': ''.join(json.dumps(dict(filename=n, text=t)) + '\n' for n, t in zip(names, texts)),
+            'c.csv': 'file,text\n' + ''.join(f'{n},{t}\n' for n, t in zip(names, texts)),
+            'd.json': json.dumps(dict(data_list=[dict(img_path=n, instances=[dict(text=t)]) for n, t in zip(names, texts)])),
+            'e.json': json.dumps(dict(mixture=[dict(path='a.tsv', weight=2), dict(path='b.jsonl')], seed=1)),
+            'f.json': json.dumps(dict(rendered='demo', n=20, seed=1))}
+    for name, text in rows.items(): (folder / name).write_text(text)
+    cache(open_source(folder / 'a.tsv'), folder / 'cache', bar=False)
+    return [(folder / name, folder / name) for name in rows] + [
+        (folder / 'cache', folder / 'cache' / name) for name in ('cache.json', 'rows.jsonl', 'images.npy', 'codes.npy')]
+
+
+def look_through(path):
+    "Every picture and label; single ones may be broken"
+    source = open_source(path)
+    for i in range(min(len(source), 30)):
+        for ask in source.name, source.label, source.image:
+            try: ask(i)
+            except (BrokenImage, BrokenLabel): pass
+
+
+def fuzz_stores(stores, n):
+    seen = dict(fine=0, refused=0)
+
+    @settings(max_examples=n, **quietly)
+    @given(which=st.integers(0, len(stores) - 1), damage=mutations)
+    def fuzz(which, damage):
+        path, file = stores[which]
+        whole = file.read_bytes()
+        try:
+            file.write_bytes(mutated(whole, damage))
+            seen['fine' if told(lambda: look_through(path), DataError, OSError, ValueError) else 'refused'] += 1
+        finally: file.write_bytes(whole)
+    fuzz()
+    return seen
+
+
+def test_a_few_hundred_damaged_stores(stores):
+    seen = fuzz_stores(stores, 200)
+    assert min(seen.values()) > 5
+
+
+@pytest.mark.slow
+def test_ten_thousand_damaged_stores(stores, capsys):
+    seen = fuzz_stores(stores, 10_000)
+    with capsys.disabled(): print('\n', seen)
