@@ -493,8 +493,9 @@ sides = '.txt', '.gt.txt' # what the file of a text is called beside its picture
 
 def side_text(path, side):
     "The text in the file beside a picture, None when there is none; ValueError when it is no single line"
-    try: text = Path(path).with_suffix(side).read_text(encoding='utf-8-sig')
-    except FileNotFoundError: return None
+    file = Path(path).with_suffix(side)
+    if not os.path.isfile(file): return None # nor a pipe, which might never end
+    try: text = file.read_text(encoding='utf-8-sig')
     except (UnicodeDecodeError, OSError): raise ValueError(f"has no readable text beside it ({side})") from None
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > 1: raise ValueError(f"has several lines of text beside it ({side})")
@@ -1329,8 +1330,8 @@ def many_below(path):
         warnings.warn(f"{path}: {beside} picture files beside its LMDBs are left out; give their folder by itself",
                       stacklevel=3)
     if found: return of_one_split(sorted(found), path, split_of_lmdb)
-    found = [p for p in sorted(path.iterdir()) if p.suffix == '.jsonl'] or [
-        p for p in sorted(path.glob('*.json')) if first_key(p) in ('metainfo', 'data_list')]
+    found = [p for p in sorted(path.iterdir()) if p.suffix == '.jsonl' and p.is_file()] or [
+        p for p in sorted(path.glob('*.json')) if p.is_file() and first_key(p) in ('metainfo', 'data_list')]
     return of_one_split(found, path, split_of)
 
 def has_many(path):
@@ -1389,7 +1390,7 @@ def said(how, path, takes):
 def lists_in(folder, most=200):
     "Lists of labels in a folder or one below it, under whatever name"
     files = (p for pattern in ('*', '*/*') for p in folder.glob(pattern)
-             if p.suffix.lower() in list_suffixes and not p.name.startswith('.'))
+             if p.suffix.lower() in list_suffixes and not p.name.startswith('.') and p.is_file())
     found = []
     for file in sorted(islice(files, most)):
         try:

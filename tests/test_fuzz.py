@@ -3,6 +3,7 @@ import io
 import json
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mnsp.encoder import EncoderConfig
 from mnsp.pretrain import PretrainConfig, Pretrainer
 from mnsp.recognizer import Recognizer as Network
 from mnsp.recognizer import recognizer_tiny
-from mnsp.sources import BrokenImage, BrokenLabel, DataError, open_source
+from mnsp.sources import BrokenImage, BrokenLabel, DataError, open_source, picture
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, demo_world
 
@@ -212,7 +213,7 @@ def look_through(path):
     "Every picture and label; single ones may be broken"
     source = open_source(path)
     for i in range(min(len(source), 30)):
-        for ask in source.name, source.label, source.image:
+        for ask in source.name, source.label, partial(picture, source):
             try: ask(i)
             except (BrokenImage, BrokenLabel): pass
 

@@ -812,3 +812,15 @@ def test_labels_behind_a_damaged_page_of_an_lmdb(tmp_path):
     found = list(open_source(path).labels())
     assert len(found) == 600 and found[0] == found[-1] == 'word' and found[499] is None
     with pytest.raises(BrokenLabel, match='unreadable'): open_source(path).label(499)
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='named pipes are not to be had on Windows')
+def test_pipes_in_a_folder_are_not_waited_for(tmp_path):
+    "Beside pictures, as a list, and as a picture itself"
+    folder = write_pictures(tmp_path, 4)
+    for name in '0.txt', 'list.tsv', 'a.json', 'b.jsonl', '4.png': os.mkfifo(folder/name)
+    source = open_source(folder)
+    with pytest.raises(DataError, match='no labels'): WordDataset(source, charset=Charset('abc'))
+    words = WordDataset(source, max_broken=1.)
+    for i in range(5): words[i]
+    assert words.broken() == [('4.png', 'unreadable')]
