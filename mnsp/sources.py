@@ -303,7 +303,7 @@ class Spelling:
 
 # %% ../nbs/02a_sources.ipynb #00000023
 class ListedSource(Source):
-    "Pictures named in a list of labels (see [02_labels](02_labels.ipynb)), with their labels"
+    "Pictures named in a list of labels (see `mnsp.labels`), with their labels"
     def __init__(self,
         file,       # labels.tsv, gt.txt, .jsonl, .csv, .json: any list that `layouts` knows
         roots=None, # folders that the files may be relative to; None: looked for around the file
