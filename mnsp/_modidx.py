@@ -1017,6 +1017,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mnsp.stores.cache': ('stores.html#cache', 'mnsp/stores.py'),
                              'mnsp.stores.check': ('stores.html#check', 'mnsp/stores.py'),
                              'mnsp.stores.convert': ('stores.html#convert', 'mnsp/stores.py'),
+                             'mnsp.stores.describe': ('stores.html#describe', 'mnsp/stores.py'),
                              'mnsp.stores.drawable': ('stores.html#drawable', 'mnsp/stores.py'),
                              'mnsp.stores.encoded': ('stores.html#encoded', 'mnsp/stores.py'),
                              'mnsp.stores.fill': ('stores.html#fill', 'mnsp/stores.py'),

@@ -8,18 +8,16 @@ __all__ = ['sure', 'read_items', 'Labelled', 'kind_of', 'weights_digest', 'label
 # %% ../nbs/17c_labelling.ipynb #1abe2005
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from .reading import Reading, Recognizer
 from .sources import BrokenImage, fingerprint, open_source, picture
-from .stores import Part
+from .stores import Part, describe
 
 # %% ../nbs/17c_labelling.ipynb #1abe2008
 def read_items(
@@ -105,11 +103,8 @@ def _finish(part, source_path, source, least):
     with open(part.folder / 'readings.jsonl', encoding='utf-8') as f: rows = [json.loads(line) for line in f]
     kinds = [kind_of(row) for row in rows]
     kept = [i for i, kind in enumerate(kinds) if not isinstance(kind, str) and rows[i]['confidence'] >= least]
-    np.save(part.folder / 'rows.npy', np.array(kept, np.int64))
     texts = json.dumps([row.get('text') for row in rows], ensure_ascii=False)
     (part.folder / 'texts.json').write_text(texts, encoding='utf-8')
-    there = os.path.relpath(source_path, part.dst) if Path(source_path).exists() else str(source_path)
-    said = dict(source=there, rows='rows.npy', of=fingerprint(source), texts='texts.json', least=least)
-    (part.folder / 'labels.json').write_text(json.dumps(said))
+    describe(part, 'labels', source_path, kept, fingerprint(source), texts='texts.json', least=least)
     part.finish()
     return Labelled(part.dst / 'labels.json', len(kept), dict(Counter(kinds)))

@@ -6,7 +6,7 @@
 __all__ = ['writers', 'Probe', 'probe', 'groups_of_same', 'Check', 'check', 'opened', 'some', 'label_font', 'drawable',
            'sheet_rows', 'Part', 'encoded', 'as_png', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'arrow',
            'write_parquet', 'Written', 'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'row_of',
-           'split']
+           'describe', 'split']
 
 # %% ../nbs/02c_stores.ipynb #00000003
 import errno
@@ -485,6 +485,13 @@ def row_of(source, i):
     return json.dumps(dict(name=source.name(i), text=readable_label(source, i)), ensure_ascii=False)+'\n'
 
 # %% ../nbs/02c_stores.ipynb #00000024
+def describe(part, name, source_path, rows, of, **said):
+    "Write NAME.json, which says which rows of a data set are meant, for `open_source`, and the rows beside it"
+    np.save(part.folder/f'{name}.npy', np.asarray(rows, np.int64))
+    where = os.path.relpath(source_path, part.dst) if Path(source_path).exists() else str(source_path)
+    about = dict(source=where, rows=f'{name}.npy', of=of, **said)
+    (part.folder/f'{name}.json').write_text(json.dumps(about))
+
 def split(
     source_path, # path of a data set
     dst,         # folder for train.json and valid.json; must not exist
@@ -498,10 +505,6 @@ def split(
     dst = Path(dst)
     with Part(dst, source) as part:
         for name, side in sides.items():
-            np.save(part.folder/f'{name}.npy', side.rows)
-            said = dict(source=os.path.relpath(source_path, dst) if Path(source_path).exists()
-                        else str(source_path), rows=f'{name}.npy', of=of,
-                        **(dict(columns=columns) if columns else {}))
-            (part.folder/f'{name}.json').write_text(json.dumps(said))
+            describe(part, name, source_path, side.rows, of, **(dict(columns=columns) if columns else {}))
         part.finish()
     return {name: len(side) for name, side in sides.items()}
