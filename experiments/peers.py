@@ -10,7 +10,6 @@ differ in whether they write it. Weights of ours: --weights, the packaged ones i
 (tall pictures in three rotations), with --careful as `mnsp, careful`; `mnsp, ONNX` reads every picture in one view.
 """
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -175,13 +174,9 @@ def main():
     a = parser.parse_args()
     if a.step == 'install': return install(a.envs)
     if a.step == 'work': return work(a.name, a.batch, a.weights)
+    from mnsp.study import append_rows  # a peer's environment has no mnsp
     for row in dict(accuracy=accuracy, speed=speed)[a.step](a.envs, a.data, a.weights, a.only):
         print(*row.values(), sep='\t', flush=True)
-        if not a.out: continue
-        new = not a.out.exists()
-        with open(a.out, 'a', newline='') as f:
-            writer = csv.DictWriter(f, row)
-            if new: writer.writeheader()
-            writer.writerow(row)
+        if a.out: append_rows(a.out, [row])
 
 if __name__ == '__main__': main()
