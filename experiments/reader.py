@@ -323,7 +323,7 @@ class Blanks(Source):
 
 def render(run, fonts, words, per_part, workers, seed=100):
     "Caches street0, street1, … of rendered words, in turn as street_world has them, rare ones as often, and codes"
-    world = street_world(fonts=read_fonts(fonts) if fonts else 'system')
+    world = replace(street_world(fonts=read_fonts(fonts) if fonts else 'system'), turned=.12)
     rarer = replace(world, dictionary=200_000, common=1.)
     codes = replace(rarer, words=.35, numbers=.3, strings=.35, punctuation=.3, max_len=22)
     if not (run/'blank0').exists(): print(cache(Blanks(max(words//30, 20)), run/'blank0', (32, 128), workers), flush=True)

@@ -43,6 +43,7 @@ class World:
     common: float = 2.        # 1: all of them equally often; more: frequent words more often
     fonts: object = 'system'  # 'own': those of matplotlib; 'system': these and the machine's; or font files
     geometry: float = 1.      # 0: flat, 1: bent, turned, seen from the side
+    turned: float = 0.        # share of words turned by up to 35 degrees, whatever `geometry` is
     noise: float = 1.         # 0: clean, 1: textured background, shadow, blur, noise, JPEG
     contrast: float = .3      # smallest difference of brightness between text and background, 0..0.6
     dark_text: bool = False   # text always darker than its background
@@ -70,8 +71,8 @@ def check_world(world):
     shares = world.words, world.numbers, world.strings
     refuse(min(shares) < 0 or sum(shares) <= 0,
            f"words, numbers, strings are {shares}; give shares of at least 0, not all 0")
-    for name, top in dict(punctuation=1, geometry=1, noise=1, contrast=.6, spacing=1, neighbours=1,
-                          ink=1).items():
+    for name, top in dict(punctuation=1, geometry=1, turned=1, noise=1, contrast=.6, spacing=1,
+                          neighbours=1, ink=1).items():
         value = getattr(world, name)
         refuse(not 0 <= value <= top, f"{name}={value}; give a number from 0 to {top}")
     low, high = world.margin
@@ -337,15 +338,18 @@ def random_layout(
     rng,      # numpy Generator
     geometry, # 0: flat, 1: strong
     margins=(-.01, .1), # least and most room around the text
+    turned=0., # share of words turned by up to 35 degrees
 ):
     "A geometry for one word"
     margin = tuple(rng.uniform(*margins, 4)*(.5+.5*geometry)+.01)
-    if not geometry:
-        return Layout(margin=margin)
-    turn, shear, gx, gy = (rng.standard_normal(4)*(.11, .15, .15, .1)*geometry).clip(-.35, .35).tolist()
+    angle = turn = shear = gx = gy = 0.
+    if geometry:
+        turn, shear, gx, gy = (rng.standard_normal(4)*(.11, .15, .15, .1)*geometry).clip(-.35, .35).tolist()
+        angle = random_angle(width, rng, geometry)
+    if turned and rng.random() < turned:
+        turn = rng.uniform(-.61, .61)
     c, s = math.cos(turn), math.sin(turn)
-    return Layout(random_angle(width, rng, geometry), (c, c*shear-s, s, s*shear+c),
-                  (gx/max(width, 1), gy), margin)
+    return Layout(angle, (c, c*shear-s, s, s*shear+c), (gx/max(width, 1), gy), margin)
 
 # %% ../nbs/01_synth.ipynb #a1000005
 def with_neighbours(
@@ -538,7 +542,7 @@ def render(self:SynthWords,
     rng, world = self._rng(i), self.world
     text = draw_text(self.words, rng)
     line = self.draw_line(text, rng)
-    layout = random_layout(line.width/line.height, rng, world.geometry, world.margin)
+    layout = random_layout(line.width/line.height, rng, world.geometry, world.margin, world.turned)
     alpha = seen = warp(line, layout, world.size)
     if world.neighbours and rng.random() < world.neighbours:
         page = with_neighbours(line, lambda rng: self.draw_line(self.words.one(rng), rng), rng)
