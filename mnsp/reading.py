@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['max_download', 'most_windows', 'least_sure', 'most_high', 'fetch', 'from_array', 'from_pil', 'to_picture', 'View',
            'windows', 'ways_to_read', 'turned', 'turned_point', 'Character', 'alike', 'align', 'splice', 'merge',
-           'Reading', 'Recognizer', 'packaged_weights', 'centres', 'coloured_looks', 'show_readings']
+           'Reading', 'Recognizer', 'packaged_weights', 'samples', 'centres', 'coloured_looks', 'show_readings']
 
 # %% ../nbs/17a_reading.ipynb #00000003
 import io
@@ -284,6 +284,10 @@ class Recognizer(Network, PyTorchModelHubMixin, **_about):
 def packaged_weights() -> Path: # folder
     "The weights that come with the package"
     return Path(str(files('mnsp'))) / 'weights' / 'english'
+
+def samples() -> list: # of paths
+    "Three pictures that come with the package, to try a reader on: rendered words, kept out of training"
+    return sorted((Path(str(files('mnsp'))) / 'samples').glob('*.png'))
 
 _not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a "
               "published recogniser's file, packaged, or owner/name of a model on the Hugging Face Hub")
