@@ -14,8 +14,10 @@ __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', '
 import json
 import os
 import re
+import shlex
 import sys
 import warnings
+from datetime import datetime, timezone
 from functools import partial, wraps
 from importlib.util import find_spec
 from inspect import signature
@@ -203,12 +205,32 @@ def _few(loader, steps, minutes, epochs, accumulate):
         _say(f'mnsp: note: {n} steps, as --epochs {epochs} gives on these data, are few; learning takes '
              'thousands: --steps or --minutes asks for them', err=True)
 
-def _train(train, out, save, every, resume, settings, bar, cbs=(), **how):
+# %% ../nbs/20_cli.ipynb #5a8bec11
+def _counted(paths, words):
+    "What a run learns from: where, and how many pictures, as far as that is known beforehand"
+    source = words.source
+    counts = [s.n for s in source.streams] if hasattr(source, 'streams') else [len(s) for s in source.sources]
+    return [dict(path=p, pictures=n) for p, n in zip(paths, counts)]
+
+def _write_down(out, resume, settings, data):
+    "What the run was asked to do, with which data and code, in OUT/run.json; one that goes on adds a line to `begun`"
+    from mnsp.machine import versions, write_atomically
+    path, record = out / 'run.json', dict(settings=settings, data=data, begun=[])
+    try:
+        if resume and path.exists(): record = json.loads(path.read_text(encoding='utf-8'))
+        now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        record['begun'].append(dict(at=now, command=shlex.join(['mnsp', *sys.argv[1:]]), **versions()))
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+        write_atomically(path, lambda p: p.write_text(text, encoding='utf-8'))
+    except (OSError, ValueError, KeyError) as e: _say(f'mnsp: note: {path}: {e}; the run is not described there', err=True)
+
+# %% ../nbs/20_cli.ipynb #5a8bec12
+def _train(train, out, save, every, resume, settings, data, bar, cbs=(), **how):
     "One stage with its log, checkpoints and weights; an interrupt keeps all of them and ends the command"
     from mnsp.machine import rank
     from mnsp.training import History
     stopped, first = None, rank() == 0
-    if first: _no_weights(out, resume)
+    if first: _no_weights(out, resume); _write_down(out, resume, settings, data)
     try: train(history=History(path=out / 'log.csv' if first else None), bar=bar if first else None,
                cbs=[*cbs, *_callbacks(out, every, resume, settings)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
@@ -307,7 +329,7 @@ def pretrain(
     about = dict(max_broken=max_broken, columns=_columns(image_column, text_column, pattern), size=cfg.encoder.img_size)
     dataset, loader = _words(data, stream, seed, batch_size, workers, **about)
     _few(loader, steps, minutes, epochs, accumulate)
-    out = _own(out, context)
+    out, how['data'] = _own(out, context), _counted(data, dataset)
     if teacher == 'mae':
         mae = p.Pretrainer(p.teacher_config(cfg, preset))
         _pretrain(mae, loader, _folder(out / 'teacher'), bar='mae, the teacher', recipe=mae_recipe(), **how)
@@ -364,13 +386,17 @@ def _tell(row):
     when = f"step {row['step']}" if row['step'] else 'before'
     tqdm.write(f'{when}: ' + ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned')) + ' % of held-out words')
 
-def _validation(paths, every, out, workers, first, columns):
+def _validation(paths, every, out, workers, first, columns, charset):
     "What reads held-out words on the way, and keeps the best reader as OUT's"
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.evaluate import known_labels, named_sources
+    from mnsp.labels import survey
     sources = named_sources(paths, **columns)
-    for name, source in sources.items(): known_labels(name, source)  # an error now, not at the first reading
+    for name, source in sources.items():                            # an error now, not at the first reading
+        found = survey(known_labels(name, source), charset)
+        if found.holding: _say(f'mnsp: note: --valid {name}: {found.holding} of {found.n} labels cannot be read right, '
+                               f'since they hold characters outside the set: {found.foreign()}', err=True)
     return f.Validation(f.reading_scores(sources, workers=workers), every, out / 'validation.csv', first=first,
                         keep=lambda reader: hub.save_model(reader, out), tell=_tell)
 
@@ -424,7 +450,7 @@ def finetune(
     sampler = (lambda words: f.ShortFirst(f.label_lengths(words), seed, rank())) if short_first else None
     (dataset, loader), out = _words(data, stream, seed, batch_size, workers, sampler, **labels), _own(out, context)
     for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
-    validation = _validation(valid, valid_every, out, workers, bool(reader), columns) if valid else None
+    validation = _validation(valid, valid_every, out, workers, bool(reader), columns, chars) if valid else None
     _few(loader, steps, minutes, epochs, accumulate)
     if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
     model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
@@ -437,7 +463,7 @@ def finetune(
     def save():
         if not (validation and validation.rows): hub.save_model(model, out)  # else the best is there
     _train(lambda **kw: f.finetune(model, loader, **method, **kw), out, save, checkpoint_every, resume, asked,
-           cbs=[validation] if valid else [], bar='fine-tuning', **how)
+           data=_counted(data, dataset), cbs=[validation] if valid else [], bar='fine-tuning', **how)
     if stream or dataset.broken() or dataset.left_out: _say(dataset.report())
     _say(f'weights{_which(validation)} are in {out}')
 

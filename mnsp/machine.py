@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['has_bf16', 'autocast', 'default_device', 'as_device', 'at_most_threads', 'threads_that_pay', 'processes', 'rank',
-           'over_all', 'seeded', 'write_atomically', 'write_rows', 'whole_lines', 'prepare_out']
+           'over_all', 'seeded', 'write_atomically', 'write_rows', 'whole_lines', 'prepare_out', 'this_commit',
+           'versions']
 
 # %% ../nbs/05b_machine.ipynb #00000003
 import csv
 import ctypes
 import os
+import platform
 import random
+import subprocess
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +155,16 @@ def prepare_out(out: str | Path, option: str = '--out') -> Path: # `option`: wha
     except OSError as e:
         raise DataError(f"cannot write to {out}: {e.strerror or e}; give another {option}") from None
     return out
+
+# %% ../nbs/05b_machine.ipynb #7e5a0002
+def this_commit() -> str: # '' where there is no git
+    "The commit of the code that runs; '+' if its files differ from it (those of results do not count)"
+    def git(*what):
+        command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), *what]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try: return 'g' + git('rev-parse', '--short', 'HEAD') + '+' * bool(git('diff', '--name-only', 'HEAD', ':/*.py'))
+    except (OSError, subprocess.CalledProcessError): return ''
+
+def versions() -> dict: # name -> version
+    "The code that runs, for the record of a run"
+    return dict(mnsp=version('mnsp'), commit=this_commit(), torch=torch.__version__, python=platform.python_version())

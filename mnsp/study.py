@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
            'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at',
-           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'this_commit', 'compare', 'same_budget', 'curve_row',
+           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'compare', 'same_budget', 'curve_row',
            'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
@@ -15,12 +15,10 @@ import csv
 import json
 import shlex
 import shutil
-import subprocess
 import time
 import warnings
 import zlib
 from dataclasses import asdict, dataclass, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -40,7 +38,8 @@ from .evaluate import score, waics_text
 from .finetune import Augment
 from .guidance import FinetuneAugment
 from .hub import load_model, read_config, save_model
-from .machine import autocast, default_device, seeded, whole_lines, write_atomically, write_rows
+from .machine import (autocast, default_device, seeded, this_commit, whole_lines, write_atomically,
+                          write_rows)
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
@@ -421,14 +420,6 @@ def append_rows(path: str | Path, rows: list):
         if old: temporary.write_bytes(whole_lines(path).encode())
         write_rows(temporary, rows, 'a' if old else 'w')
     write_atomically(path, write)
-
-def this_commit() -> str: # '' where there is no git
-    "The commit of the code that runs; '+' if its files differ from it (those of results do not count)"
-    def git(*what):
-        command = ['git', '-C', str(Path(find_spec('mnsp').origin).parent), *what]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    try: return 'g' + git('rev-parse', '--short', 'HEAD') + '+' * bool(git('diff', '--name-only', 'HEAD', ':/*.py'))
-    except (OSError, subprocess.CalledProcessError): return ''
 
 # %% ../nbs/21_study.ipynb #000000161
 def compare(

@@ -308,7 +308,8 @@ class History(Callback):
         row |= {k: round(s / good, 6) if good else float('nan') for k, s in zip(self.parts(), sums)}
         if isinstance(self.pred, dict) and 'cls' in self.pred:
             row |= self.health(self.pred['cls'].detach().float()[:256])
-        row |= dict(grad_norm=round(self.safe_step.grad_norm.item(), 6), skipped=int(self.safe_step.skipped))
+        rate = max(group['lr'] for group in self.opt.opt.param_groups) # less for lower layers, where it decays
+        row |= dict(lr=float(f'{rate:.4g}'), grad_norm=round(self.safe_step.grad_norm.item(), 6), skipped=int(self.safe_step.skipped))
         self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
         self.write()
         self.safe_step.check()
@@ -540,7 +541,7 @@ def show_losses(
 ) -> plt.Figure:
     "Curves of the loss and its parts"
     fig, ax = plt.subplots(figsize=(7, 2.5), layout='constrained')
-    for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'grad_norm', 'skipped')]:
+    for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'lr', 'grad_norm', 'skipped')]:
         ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name,
                 lw=2.5 if name == 'loss' else 1.5)
     ax.set(xlabel='step', ylabel='loss', title=title); ax.set_ylim(bottom=0); ax.grid()
