@@ -309,7 +309,8 @@ class History(Callback):
         if isinstance(self.pred, dict) and 'cls' in self.pred:
             row |= self.health(self.pred['cls'].detach().float()[:256])
         rate = max(group['lr'] for group in self.opt.opt.param_groups) # less for lower layers, where it decays
-        row |= dict(lr=float(f'{rate:.4g}'), grad_norm=round(self.safe_step.grad_norm.item(), 6), skipped=int(self.safe_step.skipped))
+        row |= dict(lr=float(f'{rate:.4g}'), grad_norm=round(self.safe_step.grad_norm.item(), 6),
+                    skipped=int(self.safe_step.skipped))
         self.rows.append(row); self.sums, self.good, self.count = 0., 0., 0
         self.write()
         self.safe_step.check()
