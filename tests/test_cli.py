@@ -158,7 +158,8 @@ def test_going_on_never_makes_a_reader_worse(words, tmp_path):
     valid, out, few = write_words(tmp_path / 'valid', 12, seed=1), tmp_path / 'out', tmp_path / 'few.txt'
     args = ['finetune', '--data', words, '--reader', 'packaged', '--batch-size', 16, '--workers', 0, '--out', out]
     few.write_text('abc')
-    said = run(*args, '--charset', few, '--drop-characters', '--max-outside', 1, '--steps', 1, '--valid', valid, '--out', tmp_path / 'few')
+    fewer = ['--charset', few, '--drop-characters', '--max-outside', 1, '--out', tmp_path / 'few']
+    said = run(*args, *fewer, '--steps', 1, '--valid', valid)
     assert 'valid: 12 of 12 labels cannot be read right' in said[2]
     one_line_error(*run(*args, '--charset', few), 'few.txt lacks', '--drop-characters')
     code, stdout, stderr = run(*args, '--steps', 2, '--lr', 1, '--valid', valid)   # a rate that ruins it
