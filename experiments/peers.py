@@ -7,7 +7,8 @@
 SET is a folder of word crops with labels, as the package opens it. Every reader runs in a process of its own and is given
 the same files; only recognisers are compared, no detectors. Texts are compared without white space, since readers of words
 differ in whether they write it. Weights of ours: --weights, the packaged ones if left out; `mnsp` reads as `mnsp read` does
-(tall pictures in three rotations), with --careful as `mnsp, careful`; `mnsp, ONNX` reads every picture in one view.
+(tall pictures in three rotations, unsure words in three crops), `mnsp, no TTA` without the crops; `mnsp, ONNX` reads every
+picture in one view.
 """
 import argparse
 import json
@@ -22,7 +23,7 @@ from pathlib import Path
 peers = { # name -> environment, what is installed there
     'PP-OCRv6 small': ('v6', ['rapidocr==3.10.*', 'onnxruntime']),
     'PP-OCRv4 mobile': ('v4', ['rapidocr_onnxruntime==1.4.4']),
-    'Tesseract 5': (None, []), 'mnsp': (None, []), 'mnsp, careful': (None, []), 'mnsp, ONNX': (None, [])}
+    'Tesseract 5': (None, []), 'mnsp': (None, []), 'mnsp, no TTA': (None, []), 'mnsp, ONNX': (None, [])}
 
 # ------------------------------------------------------------------------------- readers: files -> texts, in their process
 
@@ -59,8 +60,9 @@ def ours(batch, weights, **how):
     import torch
 
     from mnsp import Recognizer
+    from mnsp.recognizer import rounded_weights
     torch.set_num_threads(1)
-    reader = Recognizer.from_pretrained(weights or None)
+    reader = rounded_weights(Recognizer.from_pretrained(weights or None)) # as the command does
     return lambda files: [r.text for r in reader.read(files, batch_size=batch, **how)]
 
 def ours_onnx(batch, weights):
@@ -75,7 +77,7 @@ def ours_onnx(batch, weights):
     def resized(file): return np.asarray(Image.open(file).convert('RGB').resize((width, height), Image.BICUBIC))
     return lambda files: [t for t, _ in reader.read_batch(np.stack([resized(f) for f in files]).transpose(0, 3, 1, 2))]
 
-readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, careful=True), ours_onnx)))
+readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, tta=False), ours_onnx)))
 
 def work(name, batch, weights):
     "Answer lines of JSON, lists of files, with texts and seconds, until there are no more"

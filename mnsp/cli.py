@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
-           'EpochsOption', 'BatchOption', 'CarefulOption', 'DeviceOption', 'AccumulateOption', 'ClipOption',
-           'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption', 'OptimizerOption',
-           'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption', 'OutsideOption', 'BrokenOption',
-           'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read',
-           'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label', 'main']
+           'EpochsOption', 'BatchOption', 'TtaOption', 'EvaluateTtaOption', 'DeviceOption', 'AccumulateOption',
+           'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption',
+           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption',
+           'OutsideOption', 'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune',
+           'plot', 'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split',
+           'data_label', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -61,9 +62,12 @@ MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many
 EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
 BatchOption = Annotated[int,
                         typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
-CarefulOption = Annotated[bool,
-                          typer.Option('--careful', help="Read unsure words again, cut out closer and wider, "
+TtaOption = Annotated[bool,
+                          typer.Option('--tta/--no-tta', help="Read unsure words again, cut out closer and wider, "
                                                          "and keep the surest reading.")]
+EvaluateTtaOption = Annotated[Optional[bool],
+                              typer.Option('--tta/--no-tta', help="Read unsure words again, cut out closer and wider; "
+                                                                  "left out: with --as-read, as `read` does.")]
 DeviceOption = Annotated[str, typer.Option('--device', help="cpu, cuda (or cuda:1, ...), mps (Apple), or auto: "
                                                             "a GPU if there is one.")]
 AccumulateOption = Annotated[int,
@@ -565,7 +569,7 @@ def evaluate(
                         typer.Option(help="CSV file for every picture's label and reading.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     as_read: Annotated[bool, typer.Option('--as-read', help=_as_read)] = False,
-    careful: CarefulOption = False, batch_size: BatchOption = 64, workers: WorkersOption = 0,
+    tta: EvaluateTtaOption = None, batch_size: BatchOption = 64, workers: WorkersOption = 0,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     device: DeviceOption = 'auto',
 ):
@@ -580,8 +584,9 @@ def evaluate(
     if readings: _file(readings, '--readings', '.csv')
     if peers: known_sets(sources)
     model, first, done = _trained(weights, device), rank() == 0, []
-    if as_read: look = partial(model.read_each, batch_size=batch_size, careful=careful)
-    else: look = partial(model.read_batch, careful=True) if careful else model.read_batch
+    tta = as_read if tta is None else tta
+    if as_read: look = partial(model.read_each, batch_size=batch_size, tta=tta)
+    else: look = partial(model.read_batch, tta=tta)
     options = dict(batch_size=batch_size, size=model.cfg.encoder.img_size, bar=first and not as_json,
                    rules=compare, workers=workers, as_read=as_read)
     try:
@@ -674,7 +679,7 @@ def read(
                        typer.Option(help="Text file of the words that can occur, one a line.")] = None,
     urls: Annotated[bool,
                     typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
-    careful: CarefulOption = False, batch_size: BatchOption = 32, device: DeviceOption = 'auto',
+    tta: TtaOption = True, batch_size: BatchOption = 32, device: DeviceOption = 'auto',
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
     from itertools import tee
@@ -689,7 +694,7 @@ def read(
     if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
-    readings = reader.read_each(given, batch_size, beams, words, careful=careful,
+    readings = reader.read_each(given, batch_size, beams, words, tta=tta,
                                 attention=attention is not None, urls=urls)
     failed, done, hints, shown = 0, 0, {}, []
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:

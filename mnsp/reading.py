@@ -368,9 +368,9 @@ def _write_surely(self:Recognizer, images, *how): # as `_write`
 
 # %% ../nbs/17a_reading.ipynb #f71ab44c
 @patch
-def _read_views(self:Recognizer, images, views, beams, words, careful): # -> list of `_Part`
+def _read_views(self:Recognizer, images, views, beams, words, tta): # -> list of `_Part`
     "What is in every view"
-    ids, probs, looks = (self._write_surely if careful else self._write)(images, beams, words)
+    ids, probs, looks = (self._write_surely if tta else self._write)(images, beams, words)
     grid, cs, parts = self.cfg.encoder.grid(), self.charset, []
     places = centres(looks, grid).tolist()
     looks = looks.unflatten(2, grid).cpu().numpy()
@@ -424,7 +424,7 @@ def read_each(self:Recognizer,
     lexicon=None, # words: the most probable of them is the reading, and the picture is read as a whole
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
     long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
-    careful: bool = False, # read unsure words again in two more cuts, and keep the surest reading
+    tta: bool = True, # test-time augmentation: unsure words again in two more cuts, the surest reading counts
     attention: bool = False, # keep where the decoder looked (`Reading.looks`)
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
@@ -438,7 +438,7 @@ def read_each(self:Recognizer,
         longest = long if words is None else float('inf')
         ways = [ways_to_read(im.size, self.cfg, tall, longest) if im else [] for im, _ in opened]
         jobs = [(im, view) for (im, _), some in zip(opened, ways) for way in some for view in way]
-        parts = iter(self._read_all(jobs, batch_size, beams, words, careful))
+        parts = iter(self._read_all(jobs, batch_size, beams, words, tta))
         for (_, item), (im, error), some in zip(chunk, opened, ways):
             given = im if hasattr(item, 'read') else item            # an open file is read once
             found = [_reading(way, list(itertools.islice(parts, len(way))), im.size, attention, given)
@@ -447,14 +447,14 @@ def read_each(self:Recognizer,
 
 # %% ../nbs/17a_reading.ipynb #75156d36
 @patch
-def _read_all(self:Recognizer, jobs, batch_size, beams, words, careful): # -> list of `_Part`
+def _read_all(self:Recognizer, jobs, batch_size, beams, words, tta): # -> list of `_Part`
     "Cut views out and read them, so many at once"
     was_training, parts, size = self.training, [], self.cfg.encoder.img_size
     self.eval()
     for at in range(0, len(jobs), batch_size):
         some = jobs[at:at + batch_size]
         images = torch.stack([to_tensor(turned(im, v.rotation).crop(v.box), size) for im, v in some])
-        parts += self._read_views(images, [v for _, v in some], beams, words, careful)
+        parts += self._read_views(images, [v for _, v in some], beams, words, tta)
     self.train(was_training)
     return parts
 

@@ -446,7 +446,7 @@ def test_ways_to_evaluate(tmp_path, trained, words):
     one_line_error(*run(*command, '--peers'), 'words')
     one_line_error(*run(*command, '--rules', 'german'), 'english or chinese')
     one_line_error(*run('evaluate', '--weights', trained / 'r', '--union14m', words), 'Union14M-Benchmark')
-    code, stdout, stderr = run(*command, '--careful', '--json')
+    code, stdout, stderr = run(*command, '--tta', '--json')
     assert code == 0 and json.loads(stdout)['sets']['words']['n'] == 48, stderr
     iiit = write_words(tmp_path / 'IIIT5K_test', 4)
     code, stdout, stderr = run('evaluate', '--weights', trained / 'r', '--data', iiit, '--peers')
@@ -470,7 +470,7 @@ def test_read_many(tmp_path, trained):
                           input=(folder / '1.png').read_bytes())
     assert done.returncode == 0 and done.stdout.decode().split('\t')[0] == '-', done.stderr
     names = '\n'.join(map(str, [folder / '1.png', folder / 'none.png', folder / '2.png']))
-    code, stdout, stderr = process('read', '-', *weights, '--json', '--careful', '--attention', tmp_path / 'a.png', input=names)
+    code, stdout, stderr = process('read', '-', *weights, '--json', '--no-tta', '--attention', tmp_path / 'a.png', input=names)
     first, missing, last = map(json.loads, stdout.splitlines())
     assert code == 1 and missing == dict(file=str(folder / 'none.png'), error='missing')
     assert (first['file'], last['file']) == (str(folder / '1.png'), str(folder / '2.png'))

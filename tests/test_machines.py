@@ -77,7 +77,7 @@ def test_reading_in_threads_leaves_the_process_as_it_was(reader, two_threads):
     def one(i):
         if i % 4 == 3:
             with pytest.raises(DataError): reader.read(b'no picture')
-        reading = reader.read(pictures[i % 12], careful=i % 2 == 0)
+        reading = reader.read(pictures[i % 12], tta=i % 2 == 0)
         if i % 12 == 5: drawing(pictures[5], reading)
         return torch.get_num_threads()
     with nothing_changes(), ThreadPoolExecutor(8) as pool: assert set(pool.map(one, range(48))) == {2}
@@ -157,28 +157,28 @@ def test_few_sizes_of_batch(reader, monkeypatch):
         return look(self, images)
     monkeypatch.setattr(Recognizer, 'look', noted)
     pictures = [words[i][0] for i in range(32)]
-    whole = [r.text for r in reader.read(pictures)]
+    whole = [r.text for r in reader.read(pictures, tta=False)]
     different = 0
     for n in (*range(1, 12), 13, 17, 23, 31):
-        for careful in (False, True):
-            found = reader.read(pictures[:n], careful=careful)
+        for tta in (False, True):
+            found = reader.read(pictures[:n], tta=tta)
             assert len(found) == n
-            different += not careful and sum(r.text != text for r, text in zip(found, whole))
+            different += not tta and sum(r.text != text for r, text in zip(found, whole))
     assert different <= 3 and set(sizes) <= {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}
     assert [len(reader.read_batch(torch.zeros(n, 3, 32, 128, dtype=torch.uint8))) for n in (1, 5, 7)] == [1, 5, 7]
     assert {next_size(n) for n in range(1, 33)} == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}
 
 
-def test_careful_reads_only_what_is_unsure(reader, monkeypatch):
-    "A second look where confidence is low; never a less sure reading, and attention to the picture as it is"
+def test_tta_reads_only_what_is_unsure(reader, monkeypatch):
+    "Other crops where confidence is low; never a less sure reading, and attention to the picture as it is"
     pictures = [im.resize((40, 12)) for im, _ in (words[i] for i in range(32))]
-    plain = reader.read(pictures, attention=True)
+    plain = reader.read(pictures, attention=True, tta=False)
     asked = []
     def noted(images, share):
         asked.append(len(images))
         return framed(images, share)
     monkeypatch.setattr('mnsp.recognizer.framed', noted)
-    found = reader.read(pictures, attention=True, careful=True)
+    found = reader.read(pictures, attention=True)
     unsure = sum(r.per_character < unsure_below for r in plain)
     assert 0 < unsure and len(asked) == 2 and all(abs(n - unsure) <= 1 for n in asked)
     for once, again in zip(plain, found):

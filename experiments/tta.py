@@ -1,4 +1,4 @@
-"""What a second look is worth: `python experiments/careful.py --data FOLDER`, minutes; a table, and a CSV of all choices.
+"""What test-time augmentation is worth: `python experiments/tta.py --data FOLDER`, minutes; a table, and a CSV of all choices.
 
 Every validation picture (of the training sets, by the rule of reader.py) is read as it is and in several views. For each
 bound on the confidence per character, and one or two views: the words below the bound take the surest of the readings.
@@ -55,7 +55,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", required=True, help=f"folder with {', '.join(SETS)}")
     parser.add_argument("--weights", help="left out: the packaged ones")
-    parser.add_argument("--out", default="experiments/careful.csv")
+    parser.add_argument("--out", default="experiments/tta.csv")
     given = parser.parse_args()
     torch.set_num_threads(1)
     labels, answers = read_all(Recognizer.from_pretrained(given.weights), given.data)
