@@ -23,6 +23,7 @@ html_theme = "sphinx_book_theme"
 html_title = "mnsp"
 html_static_path = [str(docs/"_static")]
 html_css_files = ["mnsp.css"]
+html_search_scorer = str(docs/"_static"/"scorer.js")
 html_js_files = [("mnsp.js", dict(defer="defer"))]
 html_favicon = str(docs/"_static"/"favicon.svg")
 html_context = dict(default_mode="auto")

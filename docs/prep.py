@@ -122,8 +122,9 @@ def reference(short, module, room):
     parts = [f"# mnsp.{short}", f"*{linked(module.__doc__ or '')}*", f"From the notebook [{room}](/{rooms[room]}).",
              f"```{{py:module}} mnsp.{short}\n```"]
     if short == "cli": return "\n\n".join([*parts, commands(module.app)])
+    first = short.replace("_", "")  # the class or function that the module is named after comes first
     parts += [described_class(name, obj) if inspect.isclass(obj) else described("function", name, obj)
-              for name, obj in members(module).items()]
+              for name, obj in sorted(members(module).items(), key=lambda pair: pair[0].lower() != first)]
     return "\n\n".join(parts)
 
 

@@ -122,14 +122,17 @@ def demo(
                     typer.Option(help="Labelled folder or LMDB to report besides.")] = None,
     out: OutOption = Path('demo_out'),
     minutes: Annotated[float, typer.Option(help="For the whole run.", min=.5)] = 10.,
-    seed: SeedOption = 0, device: DeviceOption = 'auto',
+    seed: SeedOption = 0,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
+    device: DeviceOption = 'auto',
 ):
     "The whole way, small: pre-train, fine-tune, evaluate, and write OUT/report.html."
     from mnsp.demo import DemoSettings
     from mnsp.demo import demo as run
     _on(device)                                                      # an error now, not after the rendering
     settings = DemoSettings(minutes=minutes, seed=seed, device=device)
-    if run(data or [], test or [], _own(out, context), settings)['stopped']: raise typer.Exit(130)
+    columns = _columns(image_column, text_column, pattern)
+    if run(data or [], test or [], _own(out, context), settings, **columns)['stopped']: raise typer.Exit(130)
 
 
 # %% ../nbs/20_cli.ipynb #0000000a
@@ -828,11 +831,14 @@ def data_label(
     weights: WeightsOption = None,
     least: Annotated[float, typer.Option(help="Confidence that a reading needs to become a label.",
                                          min=0, max=1)] = .9,
-    batch_size: BatchOption = 32, device: DeviceOption = 'auto',
+    batch_size: BatchOption = 32,
+    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
+    device: DeviceOption = 'auto',
 ):
     "Let a reader label pictures; OUT/labels.json can be given as --data. Called again, it goes on."
     from mnsp.labelling import label
-    made = label(source, out, _trained(weights, device), least, batch_size)
+    columns = _columns(image_column, text_column, pattern)
+    made = label(source, out, _trained(weights, device), least, batch_size, **columns)
     typer.echo(f'{made.table()} in {made.path}')
 
 # %% ../nbs/20_cli.ipynb #00000014

@@ -300,10 +300,12 @@ def demo(
     out: str | Path = 'demo_out',
     settings: DemoSettings = DemoSettings(),
     bar: bool = True, # progress bars and messages
+    **columns, # image, text, pattern: what `open_source` may be told besides a path
 ) -> dict: # what metrics.json holds
     "Pre-train, fine-tune, evaluate, report; Ctrl-C keeps what there is"
     start = time.monotonic()
-    sources, tests, out = [open_source(d) for d in data], named_sources(test), prepare_out(out)
+    sources, tests = [open_source(d, **columns) for d in data], named_sources(test, **columns)
+    out = prepare_out(out)
     say = print if bar else lambda *_: None
     words = real_data(sources, settings, bar) if sources else rendered_data(settings, bar=bar)
     held_out = {**words.held_out, **tests}

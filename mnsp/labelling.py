@@ -81,10 +81,11 @@ def label(
     least: float = .9, # confidence that a reading needs to become a label, 0..1
     batch_size: int = 32,
     bar: bool = True, # show progress
+    **columns, # image, text, pattern: what `open_source` may be told besides a path
 ) -> Labelled:
     "Read all pictures of a data set; the sure readings become their labels in a new one"
     if not 0 <= least <= 1: raise ValueError(f"least must lie in 0..1, got {least}")
-    source = open_source(source_path)
+    source = open_source(source_path, **columns)
     n, lines = len(source), []
     with Part(dst, source, labels=weights_digest(reader)) as part:
         done = part.state['done']
@@ -95,16 +96,16 @@ def label(
             if i % 256 == 0 or i == n:
                 part.progress(done=i, size=part.append('readings.jsonl', lines))
                 lines = []
-        return _finish(part, source_path, source, least)
+        return _finish(part, source_path, source, least, columns)
 
 # %% ../nbs/17c_labelling.ipynb #1abe2015
-def _finish(part, source_path, source, least):
+def _finish(part, source_path, source, least, columns):
     "Choose, describe, and move the folder to its place"
     with open(part.folder / 'readings.jsonl', encoding='utf-8') as f: rows = [json.loads(line) for line in f]
     kinds = [kind_of(row) for row in rows]
     kept = [i for i, kind in enumerate(kinds) if not isinstance(kind, str) and rows[i]['confidence'] >= least]
     texts = json.dumps([row.get('text') for row in rows], ensure_ascii=False)
     (part.folder / 'texts.json').write_text(texts, encoding='utf-8')
-    describe(part, 'labels', source_path, kept, fingerprint(source), texts='texts.json', least=least)
+    describe(part, 'labels', source_path, kept, fingerprint(source), columns, texts='texts.json', least=least)
     part.finish()
     return Labelled(part.dst / 'labels.json', len(kept), dict(Counter(kinds)))

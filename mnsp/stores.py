@@ -485,11 +485,11 @@ def row_of(source, i):
     return json.dumps(dict(name=source.name(i), text=readable_label(source, i)), ensure_ascii=False)+'\n'
 
 # %% ../nbs/02c_stores.ipynb #00000024
-def describe(part, name, source_path, rows, of, **said):
+def describe(part, name, source_path, rows, of, columns, **said):
     "Write NAME.json, which says which rows of a data set are meant, for `open_source`, and the rows beside it"
     np.save(part.folder/f'{name}.npy', np.asarray(rows, np.int64))
     where = os.path.relpath(source_path, part.dst) if Path(source_path).exists() else str(source_path)
-    about = dict(source=where, rows=f'{name}.npy', of=of, **said)
+    about = dict(source=where, rows=f'{name}.npy', of=of, **(dict(columns=columns) if columns else {}), **said)
     (part.folder/f'{name}.json').write_text(json.dumps(about))
 
 def split(
@@ -505,6 +505,6 @@ def split(
     dst = Path(dst)
     with Part(dst, source) as part:
         for name, side in sides.items():
-            describe(part, name, source_path, side.rows, of, **(dict(columns=columns) if columns else {}))
+            describe(part, name, source_path, side.rows, of, columns)
         part.finish()
     return {name: len(side) for name, side in sides.items()}

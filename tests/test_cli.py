@@ -186,6 +186,10 @@ def test_a_reader_labels_pictures(tmp_path):
     right = sum(labelled.label(i).lower() == truth[labelled.name(i)].lower() for i in range(len(labelled)))
     assert right > .9 * len(labelled)
     one_line_error(*run(*args), 'pseudo exists')
+    bare = write_words(tmp_path / 'bare', 8, labels=False)
+    assert run('data', 'label', bare, '--out', tmp_path / 'named', '--pattern', '(.+)')[0] == 0   # how the set is to be opened
+    assert json.loads((tmp_path / 'named' / 'labels.json').read_text())['columns'] == dict(pattern='(.+)')
+    assert open_source(tmp_path / 'named' / 'labels.json').name(0) in {f'{i}.png' for i in range(8)}
     code, stdout, stderr = run('finetune', '--data', words, '--data', tmp_path / 'pseudo' / 'labels.json', '--steps', 1,
                                '--batch-size', 16, '--workers', 0, '--out', tmp_path / 'again')
     assert code == 0, stderr
