@@ -41,18 +41,16 @@ def _listen(modules, run):
 # %% ../nbs/15_attention.ipynb #00000009
 @torch.no_grad()
 def attention_weights(
-    attn, # timm `Attention`: qkv, q_norm, k_norm, num_heads, scale
+    attn, # `SelfAttention`
     x: torch.Tensor, # [B, T, D], what enters it
     sharpness: float = 1., # factor on the logits; 1: as the module computes them
 ) -> torch.Tensor: # float32 [B, heads, T, T], rows are queries and sum to 1
-    "softmax(q·kᵀ·scale), computed in float32 from the module's own weights"
+    "softmax(q·kᵀ/√d), computed in float32 from the module's own weights"
     batch, n_tokens, _ = x.shape
     with torch.autocast(x.device.type, enabled=False):
-        bias = None if attn.qkv.bias is None else attn.qkv.bias.float()
-        qkv = F.linear(x.float(), attn.qkv.weight.float(), bias)
+        qkv = F.linear(x.float(), attn.qkv.weight.float(), attn.qkv.bias.float())
         q, k, _ = qkv.view(batch, n_tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = attn.q_norm(q).float(), attn.k_norm(k).float()
-        return (q @ k.transpose(-2, -1) * attn.scale * sharpness).softmax(-1)
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -.5 * sharpness).softmax(-1)
 
 # %% ../nbs/15_attention.ipynb #0000000a
 def _layer(layer, blocks):

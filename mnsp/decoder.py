@@ -7,15 +7,13 @@ __all__ = ['GuidedLayer', 'fill_grid', 'DecoderConfig', 'Decoder']
 
 # %% ../nbs/08_decoder.ipynb #00000003
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from timm.models.vision_transformer import Block
 from torch import nn
 
-from .attend import Dropout, MultiheadAttention, SelfAttention
+from .attend import Block, Dropout, MultiheadAttention
 from .encoder import EncoderConfig, position_table
 
 # %% ../nbs/08_decoder.ipynb #00000007
@@ -113,8 +111,7 @@ class Decoder(nn.Module):
         "One layer of the kind the configuration asks for"
         c = self.cfg
         if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
-        return Block(c.dim, c.heads, c.ffn_dim / c.dim, qkv_bias=True, proj_drop=c.dropout,
-                     norm_layer=partial(nn.LayerNorm, eps=1e-6), attn_layer=SelfAttention)
+        return Block(c.dim, c.heads, c.ffn_dim, c.dropout)
 
     def init_weights(self):
         "MAE's: Xavier matrices, zero biases, a small normal mask token"

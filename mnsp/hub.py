@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['trainers', 'wrappers', 'known_heads', 'maerec_chars', 'imagenet', 'WeightsError', 'save_model', 'read_config',
-           'build', 'bare_pretrainer', 'header', 'bounded', 'fitting', 'misfits', 'shapes', 'unusable', 'load_weights',
-           'load_model', 'read_checkpoint', 'bare_names', 'layout_of', 'Checkpoint', 'published_name', 'check_fit',
-           'fill_from_checkpoint', 'from_published']
+           'build', 'bare_pretrainer', 'header', 'bounded', 'ShapesOnly', 'fitting', 'misfits', 'shapes', 'unusable',
+           'load_weights', 'load_model', 'read_checkpoint', 'bare_names', 'layout_of', 'Checkpoint', 'published_name',
+           'check_fit', 'fill_from_checkpoint', 'from_published']
 
 # %% ../nbs/17_hub.ipynb #00000003
 import argparse
@@ -24,12 +24,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .charset import english
-from .decoder import DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .machine import write_atomically
-from .pretrain import PretrainConfig, Pretrainer
 from .recognizer import Recognizer, RecognizerConfig
 
 # %% ../nbs/17_hub.ipynb #00000007
@@ -85,8 +84,9 @@ def build(config: dict, where: str) -> nn.Module:
         why = (str(e).splitlines() or [''])[0][:200]
         raise WeightsError(f"{where}: the configuration does not fit this version: {type(e).__name__} {why}") from None
 
-def bare_pretrainer(d: dict) -> Pretrainer:
+def bare_pretrainer(d: dict) -> nn.Module:
     "A pre-training model with room for a frozen teacher's weights, if it had one"
+    from mnsp.pretrain import PretrainConfig, Pretrainer            # here: who reads words needs none of it
     cfg = PretrainConfig.from_dict(d)
     return Pretrainer(cfg, teacher=Encoder(cfg.teacher_encoder) if cfg.teacher == 'frozen' else None)
 
@@ -109,11 +109,18 @@ def bounded(config, most: int, where: str, name: str = 'config'):
         limit = most if name in ('depth', 'n_scales') else 2**20
         if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
 
+class ShapesOnly(TorchFunctionMode):
+    "On the meta device, where a model has only shapes, nothing is drawn for its weights"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        drawing = func.__name__.endswith('_') and not func.__name__.endswith('__') # normal_, uniform_, …
+        return [*args, *kwargs.values()][0] if drawing else func(*args, **kwargs)
+
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
     found = header(file)
     bounded(config['config'], len(found), str(file.parent))
-    with torch.device('meta'): bare = build(config, str(file.parent))
+    with torch.device('meta'), ShapesOnly(): bare = build(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26: raise WeightsError(f"{file.parent}: img_size cannot be so large")
@@ -409,6 +416,8 @@ def _rows(file, theirs, ours, own):
 # %% ../nbs/17_hub.ipynb #00000018
 def _pretrainer(file, layout, encoder_heads, decoder_heads):
     "A MAE or LMIM checkpoint's model"
+    from mnsp.decoder import DecoderConfig
+    from mnsp.pretrain import PretrainConfig, Pretrainer
     guided = layout == 'lmim'
     encoder = file.encoder('model_maeenc.' if guided else '', encoder_heads)
     dim = file['decoder_embed.weight'].shape[0]

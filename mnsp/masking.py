@@ -6,10 +6,8 @@
 __all__ = ['hidden_count', 'hide_highest', 'random_mask', 'block_mask', 'span_mask', 'show_masks', 'visible_tokens']
 
 # %% ../nbs/05_masking.ipynb #00000003
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 
 # %% ../nbs/05_masking.ipynb #00000007
 def hidden_count(
@@ -108,8 +106,9 @@ def show_masks(
     masks: dict, # name -> bool [B, N]
     grid: tuple, # (rows, cols) of every mask
     n: int = 3, # at most so many pictures
-) -> Figure:
+) -> 'plt.Figure':
     "Pictures under masks, hidden tokens grey: one row per mask, one column per picture"
+    import matplotlib.pyplot as plt                                 # here, since it takes its time
     n = min(n, len(images))
     fig, axes = plt.subplots(len(masks), n, squeeze=False, figsize=(2.2 * n, .58 * len(masks)))
     for row, (name, mask) in zip(axes, masks.items()):

@@ -8,10 +8,8 @@ __all__ = ['scale_sizes', 'scale_factors', 'grid_of', 'token_centres', 'pyramid'
 # %% ../nbs/03_pyramid.ipynb #00000003
 import math
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 
 # %% ../nbs/03_pyramid.ipynb #00000007
 def scale_sizes(
@@ -69,8 +67,9 @@ def show_pyramid(
     n_scales: int = 3,
     ratio=2, # one number, or one per step
     n: int = 4, # at most so many pictures
-) -> Figure:
+) -> 'plt.Figure':
     "One row per picture, one column per scale, with the token grid drawn in"
+    import matplotlib.pyplot as plt                                 # here, since it takes its time
     scales = pyramid(x[:n], n_scales, ratio)
     fig, axes = plt.subplots(len(scales[0]), n_scales, squeeze=False,
                              figsize=(2.5 * n_scales, .75 * len(scales[0])))

@@ -18,7 +18,6 @@ from pathlib import Path
 from http.client import HTTPException
 from urllib.request import Request, urlopen
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -528,8 +527,9 @@ def show_readings(
     pictures, # a list, see `to_picture`
     readings: list, # of `Reading`; what was read with `attention=True` shows where the decoder looked
     urls: bool = False, # fetch addresses
-) -> plt.Figure:
+) -> 'plt.Figure':
     "Pictures with the characters where they were read; on the right the confidence"
+    import matplotlib.pyplot as plt                                 # here, since it takes its time
     pictures = [to_picture(p, urls=urls) for p in pictures]
     fig, axs = plt.subplots(len(pictures), 1, figsize=(6, 1.9 * len(pictures)), squeeze=False,
                             layout='constrained')
@@ -539,7 +539,7 @@ def show_readings(
 @patch
 def show(self:Reading,
     picture=None, # see `to_picture`; None: the one that was read
-) -> plt.Figure:
+) -> 'plt.Figure':
     "The picture with the characters where they were read"
     picture = self.picture if picture is None else picture
     if picture is None: raise ValueError("this reading has lost its picture: give it, show(picture)")

@@ -20,7 +20,7 @@ from torch import nn
 
 from .attend import attend as weighted_sum
 from .charset import Charset, english
-from .encoder import Encoder, EncoderConfig, sincos
+from .encoder import Encoder, EncoderConfig, bare, sincos
 from .machine import at_most_threads, autocast, has_bf16, threads_that_pay
 from .teacher import pool_features
 
@@ -140,8 +140,8 @@ class Recognizer(nn.Module):
         projection = nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim)
         self.linear_norm = nn.Sequential(*projection) if cfg.project else nn.Identity()
         self.char_emb = nn.Embedding(self.charset.n_inputs, cfg.dim)
-        self.register_buffer('positions', sincos(torch.arange(float(cfg.max_len)), cfg.dim),
-                             persistent=cfg.encoder.stored_positions)
+        codes = torch.empty(cfg.max_len, cfg.dim) if bare() else sincos(torch.arange(float(cfg.max_len)), cfg.dim)
+        self.register_buffer('positions', codes, persistent=cfg.encoder.stored_positions)
         self.dropout = nn.Dropout(cfg.dropout)
         self.layers = nn.ModuleList([DecoderLayer(cfg.dim, cfg.heads, cfg.ffn_dim, cfg.dropout)
                                      for _ in range(cfg.depth)])

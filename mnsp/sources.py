@@ -46,7 +46,6 @@ from .files import identity, read_at
 from .labels import (DataError, Entry, classes, clean, file_columns, group_columns, is_picture, known, layout_of_list,
                          list_suffixes, numbers_beside_words, numbers_for_words, suffixes, text_columns, text_in, word_in_name)
 from .process import quiet_pillow
-from .synth import SynthWords, World, demo_world, varied_world
 
 # %% ../nbs/02a_sources.ipynb #00000006
 # why a picture is broken, or ('does not fit') a word no target; the place is its code
@@ -1233,6 +1232,7 @@ def rendered(
     n=100_000, seed=0, split=None, # of `SynthWords`
 ):
     "Rendered words by a description"
+    from mnsp.synth import SynthWords, World, demo_world, varied_world # here: who reads words renders none
     presets = dict(demo=demo_world, varied=varied_world)
     if not isinstance(n, int) or not 0 < n <= 10**9:
         raise DataError(f"rendered: n={n!r}; give a number of words up to 1,000,000,000")

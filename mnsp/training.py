@@ -89,8 +89,7 @@ class Autocast(Callback):
 # %% ../nbs/11a_training.ipynb #000000f3
 import ctypes
 
-from timm.models.vision_transformer import Block
-
+from .attend import Block
 from .decoder import GuidedLayer
 
 # %% ../nbs/11a_training.ipynb #000000f1
