@@ -106,7 +106,7 @@ def show_masks(
     masks: dict, # name -> bool [B, N]
     grid: tuple, # (rows, cols) of every mask
     n: int = 3, # at most so many pictures
-) -> 'plt.Figure':
+): # matplotlib's Figure
     "Pictures under masks, hidden tokens grey: one row per mask, one column per picture"
     import matplotlib.pyplot as plt                                 # here, since it takes its time
     n = min(n, len(images))

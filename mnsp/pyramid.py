@@ -67,7 +67,7 @@ def show_pyramid(
     n_scales: int = 3,
     ratio=2, # one number, or one per step
     n: int = 4, # at most so many pictures
-) -> 'plt.Figure':
+): # matplotlib's Figure
     "One row per picture, one column per scale, with the token grid drawn in"
     import matplotlib.pyplot as plt                                 # here, since it takes its time
     scales = pyramid(x[:n], n_scales, ratio)

@@ -527,7 +527,7 @@ def show_readings(
     pictures, # a list, see `to_picture`
     readings: list, # of `Reading`; what was read with `attention=True` shows where the decoder looked
     urls: bool = False, # fetch addresses
-) -> 'plt.Figure':
+): # matplotlib's Figure
     "Pictures with the characters where they were read; on the right the confidence"
     import matplotlib.pyplot as plt                                 # here, since it takes its time
     pictures = [to_picture(p, urls=urls) for p in pictures]
@@ -539,7 +539,7 @@ def show_readings(
 @patch
 def show(self:Reading,
     picture=None, # see `to_picture`; None: the one that was read
-) -> 'plt.Figure':
+): # matplotlib's Figure
     "The picture with the characters where they were read"
     picture = self.picture if picture is None else picture
     if picture is None: raise ValueError("this reading has lost its picture: give it, show(picture)")
