@@ -1,9 +1,9 @@
 """Fine-tuning on a few hundred labels: does the reader get better, whatever was chosen?
 
-    python experiments/finetune_defaults.py --data SET --reader packaged --seeds 0 1 2
+    python experiments/finetune_defaults.py --data SET --valid SET ... --reader packaged --steps 150 --seeds 0 1 2
 
-For each seed 545 labelled words of SET are drawn for training and 300 of other photographs (or files) for validation, and
-`mnsp finetune` is run as a user would type it, once for each choice. A row per seed and choice goes to
+For each seed 545 labelled words are drawn for training and 300 for validation, from --valid or, left out, from other
+photographs (or files) of --data. `mnsp finetune` is run as a user would type it, once for each choice. A row per seed goes to
 experiments/finetune_defaults.csv: held-out words before the first step, after the last one, and of the weights that were kept.
 """
 import argparse
@@ -15,19 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mnsp.sources import Subset, open_source, split_source
+from mnsp.sources import Concat, Subset, open_source, split_source
 from mnsp.study import append_rows
 
 choices = { # how a run differs from the command's defaults
-    'defaults, 150 steps': ['--steps', '150'],
-    'defaults, 300 steps': ['--steps', '300'],
-    'AdamW 1e-4, 150 steps': ['--steps', '150', '--optimizer', 'adamw', '--lr', '1e-4'],
-    'AdamW 4e-4, 150 steps': ['--steps', '150', '--optimizer', 'adamw', '--lr', '4e-4'],
-    'Muon 1e-4, 150 steps': ['--steps', '150', '--optimizer', 'muon', '--lr', '1e-4'],
-    'Muon 4e-4, 150 steps': ['--steps', '150', '--optimizer', 'muon', '--lr', '4e-4'],
-    'Muon 4e-4, 300 steps': ['--steps', '300', '--optimizer', 'muon', '--lr', '4e-4'],
-    'Muon 2e-3, short words first, 300 steps': ['--steps', '300', '--optimizer', 'muon', '--lr', '2e-3',
-                                                '--short-first', '.6']}
+    'defaults': [],
+    'AdamW 2.5e-5': ['--optimizer', 'adamw', '--lr', '2.5e-5'],
+    'AdamW 1e-4': ['--optimizer', 'adamw', '--lr', '1e-4'],
+    'AdamW 4e-4': ['--optimizer', 'adamw', '--lr', '4e-4'], 'Muon 1e-4': ['--optimizer', 'muon', '--lr', '1e-4'],
+    'Muon 4e-4': ['--optimizer', 'muon', '--lr', '4e-4'],
+    'Muon 2e-3': ['--optimizer', 'muon', '--lr', '2e-3'],
+    'Muon 2e-3, short words first': ['--optimizer', 'muon', '--lr', '2e-3', '--short-first', '.6']}
 
 def write_words(source, folder):
     "Pictures and labels.tsv in a folder"
@@ -55,13 +53,15 @@ def row_of(name, seed, start, found):
     "What is kept of a run"
     first, last = (found[0] if found[0]['step'] == '0' else {}), found[-1]
     best = max(reversed(found), key=lambda row: float(row['mean']))
-    return dict(choice=name, start=start, seed=seed,
+    return dict(choice=name, start=start, steps=last['step'], seed=seed,
                 **{f'{when}_{k}': row.get(k, '') for when, row in dict(before=first, after=last, kept=best).items()
                    for k in ('exact', 'waics')}, seconds=last['seconds'])
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True, help='labelled set to draw words from')
+    parser.add_argument('--valid', nargs='+', help='sets to draw held-out words from')
+    parser.add_argument('--steps', type=int, default=150)
     parser.add_argument('--reader', help='to go on from')
     parser.add_argument('--encoder', help='to start from')
     parser.add_argument('--name', help='of the start, for the rows')
@@ -72,7 +72,8 @@ def main():
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     a = parser.parse_args()
     begin = ['--reader', a.reader] if a.reader else ['--encoder', a.encoder] if a.encoder else []
-    train, valid = split_source(open_source(a.data), 10)
+    train, valid = open_source(a.data), Concat([open_source(p) for p in a.valid or [a.data]])
+    if not a.valid: train, valid = split_source(train)
     for seed in a.seeds:
         for name in a.choices:
             with tempfile.TemporaryDirectory() as work:
@@ -80,7 +81,7 @@ def main():
                 write_words(drawn(train, a.words, seed), work/'train')
                 write_words(drawn(valid, a.held_out, seed), work/'valid')
                 row = row_of(name, seed, a.name or a.reader or 'nothing',
-                             measure([*begin, *choices[name], '--seed', str(seed)], work))
+                             measure([*begin, *choices[name], '--steps', str(a.steps), '--seed', str(seed)], work))
             print(row, flush=True)
             append_rows(a.out, [row])
 
