@@ -37,21 +37,24 @@ def png_data(
     return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/18_report.ipynb #00000007
-_style = '''body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
+_style = '''
+:root { color-scheme: light dark; --ink: light-dark(#1c2430, #e4e8ee); --page: light-dark(#f6f7f9, #12161c);
+        --card: light-dark(#fff, #1d232c); --soft: light-dark(#465263, #b3bdca); --line: light-dark(#e3e6ea, #343d4a); }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem 1.2rem 3rem; }
 h1 { font-size: 1.9rem; margin: 1.2rem 0 .2rem; } h2 { font-size: 1.25rem; margin: 0 0 .4rem; }
-section { background: #fff; border-radius: .7rem; padding: 1.1rem 1.3rem; margin: 1rem 0;
+section { background: var(--card); border-radius: .7rem; padding: 1.1rem 1.3rem; margin: 1rem 0;
           box-shadow: 0 1px 3px #0002; }
-.lead { font-size: 1.1rem; color: #465263; }
+.lead { font-size: 1.1rem; color: var(--soft); }
 p { margin: .3rem 0 .8rem; max-width: 48rem; white-space: pre-line; }
-figure { margin: .6rem 0; } img { max-width: 100%; height: auto; }
-figcaption { color: #5b6675; font-size: .9rem; }
+figure { margin: .6rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem; }
+figcaption { color: var(--soft); font-size: .9rem; }
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
-.facts div { background: #fff; border-radius: .7rem; padding: .7rem 1.1rem; box-shadow: 0 1px 3px #0002; }
+.facts div { background: var(--card); border-radius: .7rem; padding: .7rem 1.1rem; box-shadow: 0 1px 3px #0002; }
 .facts b { display: block; font-size: 1.5rem; }
 pre { overflow-x: auto; font-size: .8rem; line-height: 1.35; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #e3e6ea; }
+th, td { text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); }
 '''
 
 # %% ../nbs/18_report.ipynb #755cbef8
