@@ -10,7 +10,7 @@ as long before it; its seconds are in the row of that MAE. The screen chooses wi
 decided is decided by `full` and three seeds or more. Rows that are there are not measured again, and a run that was stopped
 goes on from --keep. `NSP only` is the paper's naive next-scale prediction: no token of the scale that is predicted is seen.
 With the guide its decoder sees every patch of the same word in another look, which is a short cut; without, it has the coarse
-picture alone.
+picture alone. `across views`: the coarse picture is the guide's, in place of the word's own and of the guide.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +50,9 @@ def arms(size):
         'MNSP, moving average': changed(teacher='ema'),
         'MNSP, ratio 4': changed(encoder=replace(base.encoder, n_scales=2, scale_ratio=4), tasks=mnsp_tasks(2)),
         'MNSP, align variance .1': changed(align_variance=.1),
+        'NSP only, across views': replace(nsp, across_views=True),
+        'MNSP, across views': changed(across_views=True),
+        'MNSP, across views, features': features(changed(across_views=True)),
     }
 
 

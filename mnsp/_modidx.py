@@ -594,6 +594,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'mnsp.nsp.Views.__init__': ('nsp.html#views.__init__', 'mnsp/nsp.py'),
                           'mnsp.nsp.Views.beside_coarse': ('nsp.html#views.beside_coarse', 'mnsp/nsp.py'),
                           'mnsp.nsp.Views.cls': ('nsp.html#views.cls', 'mnsp/nsp.py'),
+                          'mnsp.nsp.Views.finest': ('nsp.html#views.finest', 'mnsp/nsp.py'),
                           'mnsp.nsp.Views.mask': ('nsp.html#views.mask', 'mnsp/nsp.py'),
                           'mnsp.nsp.Views.visible': ('nsp.html#views.visible', 'mnsp/nsp.py'),
                           'mnsp.nsp.Views.whole': ('nsp.html#views.whole', 'mnsp/nsp.py'),

@@ -105,6 +105,9 @@ class Views:
             self.joint[scale] = self.encoder(self.scales[scale], self.mask(scale), scale, self.scales[scale - 1])
         return self.joint[scale]
 
+    def finest(self) -> torch.Tensor: # [B, 1 + N, D]
+        return self.whole(len(self.scales) - 1)
+
     def cls(self) -> list: # [B, D] of every pass made
         passes = [*self.full.values(), *self.masked.values(), *self.joint.values()]
         return [tokens[:, 0] for tokens in passes]
@@ -116,14 +119,16 @@ def fill_in(
     views: Views,
     guide: torch.Tensor | None = None, # [B, K, D] tokens of the guidance view
     rows: slice = slice(None), # the pictures that are asked
+    other: Views | None = None, # of another look of the words: a task that looks at a coarse scale looks at its one
 ) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
     "Predict a scale's tokens from what the task knows"
     mask, guide = views.mask(task.scale)[rows], None if guide is None else guide[rows]
     joint = task.coarse and task.visible and decoder.cfg.coarse_as == 'encoder'
-    coarse = views.whole(task.scale - 1)[rows] if task.coarse and not joint else None
+    coarse = (other or views).whole(task.scale - 1)[rows] if task.coarse and not joint else None
     if joint: known = views.beside_coarse(task.scale)[rows]
     elif task.visible: known = views.visible(task.scale)[rows]
     else: known, mask = coarse[:, :1], torch.ones_like(mask)
+    if other and task.coarse: coarse, guide = None, coarse           # it is the guide, and the only one
     return decoder(known, mask, task.scale, coarse, guide), mask
 
 def masked_loss(

@@ -43,6 +43,7 @@ class PretrainConfig:
     coarse_target: str = 'pooled' # features to predict at coarse scales: 'pooled' from the finest, or 'own'
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
     guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
+    across_views: bool = False # next-scale prediction from the guide's coarse picture, instead of its own and the guide?
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
     split_decoder: bool = False # next-scale prediction by a decoder of its own?
@@ -82,6 +83,11 @@ def _check(cfg):
                          "next-scale tasks")
     if (cfg.guide is None) == cfg.decoder.guided:
         raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
+    if cfg.across_views and (cfg.guide is None or cfg.decoder.coarse_as != 'tokens'):
+        raise ValueError("across_views shows the guide's coarse picture as guide: it needs guide, and coarse_as, "
+                         "which has no effect on it, left at 'tokens'")
+    if cfg.across_views and cfg.align and not any(t.visible for t in cfg.tasks):
+        raise ValueError("across views, naive prediction has no pass over the picture to align: give align=0")
 
 # %% ../nbs/11_pretrain.ipynb #00000008
 class Pretrainer(nn.Module):
@@ -116,16 +122,17 @@ class Pretrainer(nn.Module):
         views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale))
         if mask is not None: views.masks[len(scales) - 1] = mask.bool()
         if self.guidance:
-            guide = self.encoder(self.guidance(images, self.generator) if guide is None else guide)
+            guide = self.guidance(images, self.generator) if guide is None else guide
+            guide = Views(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
         fills, parts = self.fill_all(images, views, guide), {}
         for f in fills:
             loss = scheduled(f['task'].weight, self.progress) * masked_loss(f['pred'], f['target'], f['mask'])
             parts[f['task'].name] = parts.get(f['task'].name, 0) + loss
-        if self.guidance:
-            align = alignment_loss(views.cls(), guide[:, 0], cfg.align_stop_gradient, cfg.align_variance)
+        if self.guidance and cfg.align:
+            align = alignment_loss(views.cls(), guide.finest()[:, 0], cfg.align_stop_gradient, cfg.align_variance)
             parts['align'] = scheduled(cfg.align, self.progress) * align
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
-        return dict(loss=sum(parts.values()), **parts, cls=views.cls()[-1], fills=fills,
+        return dict(loss=sum(parts.values()), **parts, cls=(views.cls() or guide.cls())[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})
 
 # %% ../nbs/11_pretrain.ipynb #ba9da5bc
@@ -140,7 +147,7 @@ def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor
 def fill_all(self:Pretrainer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
     views: Views, # of them
-    guide: torch.Tensor | None = None, # [B, 1 + N, D] tokens of the guidance view
+    guide: Views | None = None, # of the guidance view
 ) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
     "Ask every task of its share of the pictures"
     cfg, looked = self.cfg, self.teacher.look(images)
@@ -149,9 +156,10 @@ def fill_all(self:Pretrainer,
     asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
     fills = []
     for task, rows in zip(cfg.tasks, asked):
-        told = guide if task.scale == cfg.encoder.n_scales - 1 or cfg.guide_at == 'all' else None
+        other = guide if cfg.across_views and task.coarse else None
+        told = guide and not other and (task.scale == cfg.encoder.n_scales - 1 or cfg.guide_at == 'all')
         decoder = self.nsp_decoder if cfg.split_decoder and task.coarse else self.decoder
-        pred, hidden = fill_in(decoder, task, views, told, rows)
+        pred, hidden = fill_in(decoder, task, views, guide.finest() if told else None, rows, other)
         fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
     return fills
 
