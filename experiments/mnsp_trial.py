@@ -11,11 +11,12 @@ decided is decided by `full` and three seeds or more. Rows that are there are no
 goes on from --keep. `NSP only` is the paper's naive next-scale prediction: no token of the scale that is predicted is seen.
 With the guide its decoder sees every patch of the same word in another look, which is a short cut; without, it has the coarse
 picture alone. `across views`: the coarse picture is the guide's, in place of the word's own and of the guide.
+`masked together`: the same places are hidden at every scale, and so is the coarse context; LMIM has such masks beside it.
 """
 from dataclasses import replace
 from pathlib import Path
 
-from mnsp.nsp import mnsp_tasks, nsp_tasks
+from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
@@ -50,6 +51,9 @@ def arms(size):
         'MNSP, moving average': changed(teacher='ema'),
         'MNSP, ratio 4': changed(encoder=replace(base.encoder, n_scales=2, scale_ratio=4), tasks=mnsp_tasks(2)),
         'MNSP, align variance .1': changed(align_variance=.1),
+        'LMIM, masked together': changed(tasks=mim_task(3), mask_together=True),
+        'MNSP, masked together': changed(mask_together=True),
+        'MNSP, masked together, features': features(changed(mask_together=True)),
         'NSP only, across views': replace(nsp, across_views=True),
         'MNSP, across views': changed(across_views=True),
         'MNSP, across views, features': features(changed(across_views=True)),

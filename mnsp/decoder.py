@@ -129,9 +129,11 @@ def place(self:Decoder, tokens: torch.Tensor, scale: int) -> torch.Tensor:
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
 @patch
-def add_coarse(self:Decoder, coarse: torch.Tensor, scale: int, parts: list, memory: list):
+def add_coarse(self:Decoder, coarse, scale: int, coarse_mask, parts: list, memory: list):
     "Put the coarse tokens where the configuration wants them; `parts`: [cls], grid"
-    tokens = self.place(self.decoder_embed(coarse[:, 1:]), scale - 1)
+    tokens = self.decoder_embed(coarse[:, 1:])
+    if coarse_mask is not None: tokens = fill_grid(tokens, coarse_mask, self.mask_token)
+    tokens = self.place(tokens, scale - 1)
     if self.cfg.coarse_as == 'tokens': parts.insert(1, tokens)
     elif self.cfg.coarse_as == 'memory': memory.append(tokens)
     else:
@@ -143,8 +145,9 @@ def forward(self:Decoder,
     visible: torch.Tensor, # [B, 1 + N_visible, D] from the encoder, [cls] first
     mask: torch.Tensor, # bool [B, N] on the scale's grid, True = hidden
     scale: int = 0, # which scale is filled in, counted coarse to fine from 0
-    coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, [cls] first
+    coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, or the visible ones, [cls] first
     guide: torch.Tensor | None = None, # [B, K, D]: the guide's tokens with [cls]; may lack at coarse scales
+    coarse_mask: torch.Tensor | None = None, # bool [B, M'] on scale-1's grid, True = hidden; None: none is
 ) -> torch.Tensor: # [B, N, out_dim]
     "A prediction for every token of the grid, visible ones included"
     if guide is not None and not self.cfg.guided: raise ValueError("this decoder takes no guide")
@@ -153,7 +156,7 @@ def forward(self:Decoder,
     x = self.decoder_embed(visible)
     parts, memory = [x[:, :1], self.place(fill_grid(x[:, 1:], mask, self.mask_token), scale)], []
     if guide is not None: memory.append(self.decoder_embed2(guide))
-    if coarse is not None: self.add_coarse(coarse, scale, parts, memory)
+    if coarse is not None: self.add_coarse(coarse, scale, coarse_mask, parts, memory)
     x, memory = torch.cat(parts, 1), torch.cat(memory, 1) if memory else None
     for layer in self.decoder_blocks: x = layer(x, memory) if self.cfg.guided else layer(x)
     return self.decoder_pred(self.decoder_norm(x[:, -mask.shape[1]:]))

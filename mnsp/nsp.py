@@ -82,8 +82,9 @@ class Views:
         encoder, # `Encoder`
         scales: list, # pyramid, coarse first: float [B, 3, h, w]
         make_mask, # scale -> bool [B, N], True = hidden
+        hide_coarse: bool = False, # is a coarse context seen through its mask, too?
     ):
-        self.encoder, self.scales, self.make_mask = encoder, scales, make_mask
+        self.encoder, self.scales, self.make_mask, self.hide_coarse = encoder, scales, make_mask, hide_coarse
         self.masks, self.full, self.masked, self.joint = {}, {}, {}, {}
 
     def mask(self, scale: int) -> torch.Tensor: # bool [B, N]
@@ -98,6 +99,10 @@ class Views:
         if scale not in self.masked:
             self.masked[scale] = self.encoder(self.scales[scale], self.mask(scale), scale=scale)
         return self.masked[scale]
+
+    def context(self, scale: int) -> tuple: # tokens [B, 1 + M, D]; mask [B, N] of what they lack, None: nothing
+        "What the next finer scale is told of this one"
+        return (self.visible(scale), self.mask(scale)) if self.hide_coarse else (self.whole(scale), None)
 
     def beside_coarse(self, scale: int) -> torch.Tensor: # [B, 1 + N_visible, D]
         "Visible tokens that have seen the whole next coarser view in the encoder"
@@ -124,12 +129,13 @@ def fill_in(
     "Predict a scale's tokens from what the task knows"
     mask, guide = views.mask(task.scale)[rows], None if guide is None else guide[rows]
     joint = task.coarse and task.visible and decoder.cfg.coarse_as == 'encoder'
-    coarse = (other or views).whole(task.scale - 1)[rows] if task.coarse and not joint else None
+    coarse, unseen = (other or views).context(task.scale - 1) if task.coarse and not joint else (None, None)
+    coarse, unseen = (x if x is None else x[rows] for x in (coarse, unseen))
     if joint: known = views.beside_coarse(task.scale)[rows]
     elif task.visible: known = views.visible(task.scale)[rows]
     else: known, mask = coarse[:, :1], torch.ones_like(mask)
     if other and task.coarse: coarse, guide = None, coarse           # it is the guide, and the only one
-    return decoder(known, mask, task.scale, coarse, guide), mask
+    return decoder(known, mask, task.scale, coarse, guide, unseen), mask
 
 def masked_loss(
     pred: torch.Tensor, # [B, N, P]

@@ -22,7 +22,7 @@ from .alignment import alignment_loss
 from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
-from .masking import block_mask, random_mask, span_mask
+from .masking import block_mask, finer_mask, random_mask, span_mask
 from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
 from .process import figure_style
 from .pyramid import pyramid
@@ -46,6 +46,7 @@ class PretrainConfig:
     across_views: bool = False # next-scale prediction from the guide's coarse picture, instead of its own and the guide?
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
+    mask_together: bool = False # the same places at every scale, drawn on the coarsest grid; coarse context lacks them, too?
     split_decoder: bool = False # next-scale prediction by a decoder of its own?
     align: float | tuple = 1. # weight of the alignment loss, which needs a guide; a pair: from first step to last
     align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
@@ -83,6 +84,9 @@ def _check(cfg):
                          "next-scale tasks")
     if (cfg.guide is None) == cfg.decoder.guided:
         raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
+    if cfg.mask_together and (isinstance(cfg.mask_ratio, tuple) or cfg.decoder.coarse_as == 'encoder'):
+        raise ValueError("mask_together hides one share of all scales from the decoder: give one mask_ratio, and "
+                         "another coarse_as than 'encoder'")
     if cfg.across_views and (cfg.guide is None or cfg.decoder.coarse_as != 'tokens'):
         raise ValueError("across_views shows the guide's coarse picture as guide: it needs guide, and coarse_as, "
                          "which has no effect on it, left at 'tokens'")
@@ -119,7 +123,8 @@ class Pretrainer(nn.Module):
         "One training step's forward pass; in evaluation mode every picture is asked every task"
         cfg = self.cfg
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
-        views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale))
+        views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale, views), cfg.mask_together)
+        if mask is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give none")
         if mask is not None: views.masks[len(scales) - 1] = mask.bool()
         if self.guidance:
             guide = self.guidance(images, self.generator) if guide is None else guide
@@ -137,9 +142,10 @@ class Pretrainer(nn.Module):
 
 # %% ../nbs/11_pretrain.ipynb #ba9da5bc
 @patch
-def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
-    "A fresh mask for every picture"
+def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int, views: Views) -> torch.Tensor: # bool [B, N]
+    "A fresh mask for every picture, or the coarsest scale's on this one's grid"
     cfg = self.cfg
+    if cfg.mask_together and scale: return finer_mask(views.mask(0), cfg.encoder.grid(0), cfg.encoder.grid(scale))
     ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
     return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
 
