@@ -12,6 +12,8 @@ goes on from --keep. `NSP only` is the paper's naive next-scale prediction: no t
 With the guide its decoder sees every patch of the same word in another look, which is a short cut; without, it has the coarse
 picture alone. `across views`: the coarse picture is the guide's, in place of the word's own and of the guide.
 `masked together`: the same places are hidden at every scale, and so is the coarse context; LMIM has such masks beside it.
+`found_same` and `found_other` are percent of words whose picture at a quarter of the size, in the same look or another, is most
+like the word's own picture among `found_among`: read enlarged, or, `native`, by the pass of that scale.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,8 @@ def arms(size):
         'MNSP, moving average': changed(teacher='ema'),
         'MNSP, ratio 4': changed(encoder=replace(base.encoder, n_scales=2, scale_ratio=4), tasks=mnsp_tasks(2)),
         'MNSP, align variance .1': changed(align_variance=.1),
+        'MNSP, columns aligned': changed(align_on='columns'),
+        'MNSP, columns aligned, features': features(changed(align_on='columns')),
         'LMIM, masked together': changed(tasks=mim_task(3), mask_together=True),
         'MNSP, masked together': changed(mask_together=True),
         'MNSP, masked together, features': features(changed(mask_together=True)),
@@ -61,4 +65,5 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True)
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True,
+                       scales=True)

@@ -107,8 +107,9 @@ def finer_mask(
     finer: tuple, # (rows, cols) wanted, a multiple of `grid`
 ) -> torch.Tensor: # bool [B, rows·cols]
     "Hide the same places on a finer grid; ValueError when the grids do not nest"
-    (rows, cols), over = grid, (finer[0] % grid[0], finer[1] % grid[1])
-    if any(over): raise ValueError(f"the tokens of grid {tuple(grid)} are no whole number of those of {tuple(finer)}")
+    rows, cols = grid
+    if finer[0] % rows or finer[1] % cols:
+        raise ValueError(f"a token of the grid {tuple(grid)} is no whole number of those of {tuple(finer)}")
     high, wide = finer[0] // rows, finer[1] // cols
     fine = mask.view(-1, rows, cols).repeat_interleave(high, 1).repeat_interleave(wide, 2).flatten(1)
     return hide_highest(fine.float(), _count(mask) * high * wide)           # which remembers how many they are

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .masking import finer_mask
+
 # %% ../nbs/10_nsp.ipynb #00000007
 @dataclass(frozen=True)
 class FillTask:
@@ -82,13 +84,16 @@ class Views:
         encoder, # `Encoder`
         scales: list, # pyramid, coarse first: float [B, 3, h, w]
         make_mask, # scale -> bool [B, N], True = hidden
-        hide_coarse: bool = False, # is a coarse context seen through its mask, too?
+        together: bool = False, # are the coarsest scale's places hidden at every scale, and from coarse context?
     ):
-        self.encoder, self.scales, self.make_mask, self.hide_coarse = encoder, scales, make_mask, hide_coarse
+        self.encoder, self.scales, self.make_mask, self.together = encoder, scales, make_mask, together
         self.masks, self.full, self.masked, self.joint = {}, {}, {}, {}
 
     def mask(self, scale: int) -> torch.Tensor: # bool [B, N]
-        if scale not in self.masks: self.masks[scale] = self.make_mask(scale)
+        if scale not in self.masks:
+            grid = self.encoder.cfg.grid
+            self.masks[scale] = (finer_mask(self.mask(0), grid(0), grid(scale)) if self.together and scale else
+                                 self.make_mask(scale))
         return self.masks[scale]
 
     def whole(self, scale: int) -> torch.Tensor: # [B, 1 + N, D]
@@ -102,7 +107,7 @@ class Views:
 
     def context(self, scale: int) -> tuple: # tokens [B, 1 + M, D]; mask [B, N] of what they lack, None: nothing
         "What the next finer scale is told of this one"
-        return (self.visible(scale), self.mask(scale)) if self.hide_coarse else (self.whole(scale), None)
+        return (self.visible(scale), self.mask(scale)) if self.together else (self.whole(scale), None)
 
     def beside_coarse(self, scale: int) -> torch.Tensor: # [B, 1 + N_visible, D]
         "Visible tokens that have seen the whole next coarser view in the encoder"
@@ -113,9 +118,12 @@ class Views:
     def finest(self) -> torch.Tensor: # [B, 1 + N, D]
         return self.whole(len(self.scales) - 1)
 
+    def passes(self) -> list: # of (scale, tokens [B, 1 + N_visible, D], mask [B, N] or None), every one made
+        masked = [(k, tokens, self.masks[k]) for made in (self.masked, self.joint) for k, tokens in made.items()]
+        return [(k, tokens, None) for k, tokens in self.full.items()] + masked
+
     def cls(self) -> list: # [B, D] of every pass made
-        passes = [*self.full.values(), *self.masked.values(), *self.joint.values()]
-        return [tokens[:, 0] for tokens in passes]
+        return [tokens[:, 0] for _, tokens, _ in self.passes()]
 
 # %% ../nbs/10_nsp.ipynb #0000000f
 def fill_in(

@@ -18,11 +18,11 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .alignment import alignment_loss
+from .alignment import ColumnAlignment, alignment_loss
 from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
-from .masking import block_mask, finer_mask, random_mask, span_mask
+from .masking import block_mask, random_mask, span_mask
 from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
 from .process import figure_style
 from .pyramid import pyramid
@@ -43,12 +43,13 @@ class PretrainConfig:
     coarse_target: str = 'pooled' # features to predict at coarse scales: 'pooled' from the finest, or 'own'
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
     guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
-    across_views: bool = False # next-scale prediction from the guide's coarse picture, instead of its own and the guide?
+    across_views: bool = False # is the next scale predicted from the guide's coarse picture, not from its own?
     mask: str = 'random' # 'random', 'block' or 'span'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
-    mask_together: bool = False # the same places at every scale, drawn on the coarsest grid; coarse context lacks them, too?
+    mask_together: bool = False # are the same places hidden at every scale, and from coarse context, too?
     split_decoder: bool = False # next-scale prediction by a decoder of its own?
     align: float | tuple = 1. # weight of the alignment loss, which needs a guide; a pair: from first step to last
+    align_on: str = 'cls' # or 'columns': patches of every pass predict the guide's, which stand still
     align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
@@ -66,7 +67,8 @@ class PretrainConfig:
 # %% ../nbs/11_pretrain.ipynb #c0f1a2b4
 def _check(cfg):
     "ValueError for settings that are unknown or do not go together"
-    for name, known in (('mask', masks), ('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest'))):
+    for name, known in (('mask', masks), ('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest')),
+                        ('align_on', ('cls', 'columns'))):
         if getattr(cfg, name) not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(cfg, name)!r}")
     n = cfg.encoder.n_scales
@@ -79,6 +81,9 @@ def _check(cfg):
         raise ValueError(f"mask_ratio must lie between 0 and 1, got {cfg.mask_ratio}")
     if isinstance(cfg.align, tuple) and len(cfg.align) != 2:
         raise ValueError(f"align must be a number, or a pair (at first, at last), got {cfg.align}")
+    of_cls = cfg.align_variance or cfg.align_stop_gradient
+    if cfg.align_on == 'columns' and (of_cls or not (cfg.guide and cfg.align)):
+        raise ValueError("align_on='columns' needs guide and align, stops the gradient anyway, and has no variance term")
     if cfg.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in cfg.tasks):
         raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
                          "next-scale tasks")
@@ -113,6 +118,8 @@ class Pretrainer(nn.Module):
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
         self.nsp_decoder = copy.deepcopy(self.decoder) if cfg.split_decoder else None
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
+        columns = cfg.align_on == 'columns'
+        self.columns = ColumnAlignment(cfg.encoder.dim, cfg.encoder.grid(0)[1]) if columns else None
         self.register_buffer('progress', torch.zeros(()), persistent=False) # of the run; set while training
 
     def forward(self,
@@ -123,7 +130,7 @@ class Pretrainer(nn.Module):
         "One training step's forward pass; in evaluation mode every picture is asked every task"
         cfg = self.cfg
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
-        views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale, views), cfg.mask_together)
+        views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale), cfg.mask_together)
         if mask is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give none")
         if mask is not None: views.masks[len(scales) - 1] = mask.bool()
         if self.guidance:
@@ -134,20 +141,27 @@ class Pretrainer(nn.Module):
             loss = scheduled(f['task'].weight, self.progress) * masked_loss(f['pred'], f['target'], f['mask'])
             parts[f['task'].name] = parts.get(f['task'].name, 0) + loss
         if self.guidance and cfg.align:
-            align = alignment_loss(views.cls(), guide.finest()[:, 0], cfg.align_stop_gradient, cfg.align_variance)
-            parts['align'] = scheduled(cfg.align, self.progress) * align
+            parts['align'] = scheduled(cfg.align, self.progress) * self.align(views, guide)
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
         return dict(loss=sum(parts.values()), **parts, cls=(views.cls() or guide.cls())[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})
 
 # %% ../nbs/11_pretrain.ipynb #ba9da5bc
 @patch
-def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int, views: Views) -> torch.Tensor: # bool [B, N]
-    "A fresh mask for every picture, or the coarsest scale's on this one's grid"
+def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
+    "A fresh mask for every picture"
     cfg = self.cfg
-    if cfg.mask_together and scale: return finer_mask(views.mask(0), cfg.encoder.grid(0), cfg.encoder.grid(scale))
     ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
     return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
+
+@patch
+def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
+    "How far all passes are from the guide"
+    cfg = self.cfg
+    if self.columns is None:
+        return alignment_loss(views.cls(), guide.finest()[:, 0], cfg.align_stop_gradient, cfg.align_variance)
+    passes = [(tokens, cfg.encoder.grid(scale), mask) for scale, tokens, mask in views.passes()]
+    return self.columns(passes, guide.finest(), cfg.encoder.grid())
 
 @patch
 def fill_all(self:Pretrainer,

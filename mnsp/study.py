@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
-           'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained', 'look_at',
-           'probe', 'worn', 'measure', 'read_rows', 'append_rows', 'compare', 'same_budget', 'curve_row',
-           'spread_over_seeds', 'paired', 'comparison_command', 'show_comparison']
+           'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained',
+           'scale_retrieval', 'across_scales', 'look_at', 'probe', 'worn', 'measure', 'read_rows', 'append_rows',
+           'compare', 'same_budget', 'curve_row', 'spread_over_seeds', 'paired', 'comparison_command',
+           'show_comparison']
 
 # %% ../nbs/21_study.ipynb #00000003
 import argparse
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from fastcore.docments import docments
 from torch import nn
 
-from .alignment import cls_health
+from .alignment import cls_health, column_features
 from .attention import attention_report
 from .charset import Charset
 from .checkpoints import Checkpoints
@@ -36,14 +37,16 @@ from .data import Cached, Concat, WordDataset, open_source, split_source, word_l
 from .encoder import Encoder
 from .evaluate import score, waics_text
 from .finetune import Augment
-from .guidance import FinetuneAugment
+from .guidance import FinetuneAugment, GuidanceView
 from .hub import load_model, read_config, save_model
 from .machine import (autocast, default_device, seeded, this_commit, whole_lines, write_atomically,
                           write_rows)
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
+from .pyramid import scale_factors
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .synth import SynthWords, World, demo_world
+from .teacher import centre_features
 from .training import History, fit, make_optimizer, pretrain
 
 # %% ../nbs/21_study.ipynb #00000006
@@ -312,6 +315,8 @@ def kept_or_pretrained(
     folder = Path(keep or '.') / f'{name}-{seed}'.replace(' ', '-')
     if keep and (folder / 'config.json').is_file():
         found = read_config(folder)
+        if (was := found['asked']['arm'])['cfg']:       # settings that came later were at their defaults
+            was['cfg'] = json.loads(json.dumps(asdict(PretrainConfig.from_dict(was['cfg']))))
         if found['asked'] != json.loads(json.dumps(asked)):
             raise ValueError(f"{folder} holds another pre-training than the one asked for; give "
                              "another folder to keep in")
@@ -327,6 +332,45 @@ def kept_or_pretrained(
         shutil.rmtree(folder / 'checkpoints', ignore_errors=True)     # none without pre-training
         (folder / 'losses.csv').unlink(missing_ok=True)
     return encoder, losses, seconds
+
+# %% ../nbs/21_study.ipynb #275db173
+@torch.no_grad()
+def scale_retrieval(
+    encoder: Encoder, # of one scale or several, in evaluation mode
+    images: torch.Tensor, # uint8 [N, 3, H, W], on the encoder's device
+    others: torch.Tensor, # uint8 [N, 3, H, W]: the same words, to be made small
+    factor: int = 4, # how much smaller
+    native: bool = False, # are small pictures read at the encoder's scale of that size, or enlarged?
+) -> float: # percent
+    "How often the picture most like a word's small one is the word's own (top-1, cosine of centred columns)"
+    cfg, small = encoder.cfg, F.avg_pool2d(others.float(), factor)
+    factors = scale_factors(cfg.img_size, cfg.n_scales, cfg.scale_ratio)
+    if native and factor not in factors:
+        raise ValueError(f"the encoder's scales are {factors} times smaller, not {factor}")
+    scale = factors.index(factor) if native else cfg.n_scales - 1
+    if not native: small = F.interpolate(small, scale_factor=factor, mode='bilinear').clamp(0, 255)
+    def describe(pictures, scale):
+        parts = [column_features(encoder(x, scale=scale), cfg.grid(scale), cfg.grid()[1] // factor)[0]
+                 for x in pictures.split(256)]
+        return F.normalize(centre_features(torch.cat(parts)).flatten(1), dim=1)
+    nearest = (describe(small, scale) @ describe(images, cfg.n_scales - 1).T).argmax(1)
+    return 100 * (nearest == torch.arange(len(images), device=nearest.device)).float().mean().item()
+
+def across_scales(
+    encoder: Encoder, # of one scale or several
+    data: StudyData,
+    seed: int = 0, # of the other looks
+) -> dict: # percent among so many pictures; None where the encoder has no such scale
+    "`scale_retrieval` among 1,000 held-out pictures: crops where there are some, in the same look and in another"
+    device = next(encoder.parameters()).device
+    images = data.held_out.get('crops', data.held_out['']).images[:1000].to(device)
+    looks = dict(same=images, other=GuidanceView()(images, torch.Generator().manual_seed(seed)))
+    cfg, encoder = encoder.cfg, encoder.eval()
+    has_scale, row = 4 in scale_factors(cfg.img_size, cfg.n_scales, cfg.scale_ratio), dict(found_among=len(images))
+    for look, x in looks.items():
+        row[f'found_{look}'] = scale_retrieval(encoder, images, x)
+        row[f'found_{look}_native'] = scale_retrieval(encoder, images, x, native=True) if has_scale else None
+    return row
 
 # %% ../nbs/21_study.ipynb #000000122
 @torch.no_grad()
@@ -385,6 +429,7 @@ def measure(
     teacher: Encoder | None = None,
     every_block: bool = False, # attention of each block, not just the last
     keep: str | Path | None = None, # folder for what pre-training makes
+    scales: bool = False, # is a word found again at another scale? Figures of `across_scales` besides
 ) -> tuple: # a row of plain values, the rows of the losses
     "Pre-train an arm and measure it"
     start = time.monotonic()
@@ -395,6 +440,7 @@ def measure(
                teacher_steps=arm.teacher_steps(study.steps), batch_size=study.batch_size,
                labelled=len(data.labelled), pretrain_seconds=seconds)
     row |= {k: last.get(k) for k in ('loss', 'mim', 'nsp', 'align')} | look_at(single, data, every_block)
+    if scales: row |= across_scales(encoder.to(default_device()), data, seed)
     row |= probe(single, data, study, seed) | dict(seconds=time.monotonic() - start)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, losses
 
@@ -432,6 +478,7 @@ def compare(
     curves: str | Path | None = None, # CSV file of the losses on the way
     keep: str | Path | None = None, # folder for what pre-training makes; what is there is not done again
     command: str = '', # a script and its options, kept with each row beside the row's arm and seed
+    scales: bool = False, # is a word found again at another scale?
     **data, # of `StudyData`: world, crops, tests
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
@@ -450,7 +497,7 @@ def compare(
                 first, shorter = Arm(mae(study.size)), replace(study, steps=n)
                 teachers[n], *_ = kept_or_pretrained(f'MAE of {n} steps', first, words, shorter,
                                                      seed, keep=keep)
-            row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep)
+            row, losses = measure(name, arm, words, study, seed, teachers.get(n), every_block, keep, scales)
             again = f'{command} --arms {shlex.quote(name)} --seeds {seed}' if command else ''
             append_rows(path, [row | facts | dict(command=again)])
             if curves: append_rows(curves, [curve_row(name, seed, r) for r in losses])
