@@ -55,6 +55,7 @@ def arms(size):
         'MAE': mae(size),
         'LMIM': lmim(size),
         'NSP only': changed(tasks=nsp_tasks(3), align=0.),
+        'NSP only, unguided': changed(tasks=nsp_tasks(3), align=0., guide=None, **decoder(guided=False)),
         'MIM + NSP': changed(align=0.),
         'MNSP, halves': base,
         'MNSP': mnsp(size),
