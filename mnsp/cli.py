@@ -723,6 +723,7 @@ def web_page(
     host: Annotated[str, typer.Option(help="127.0.0.1: this machine; 0.0.0.0: all of them.")] = '127.0.0.1',
     port: Annotated[int, typer.Option(help="Of the address to open.", min=1, max=65535)] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Larger pictures are refused.", min=.1)] = 8.,
+    name: Annotated[list[str] | None, typer.Option(help="More names under which browsers reach the page.")] = None,
     device: DeviceOption = 'auto',
 ):
     "Serve a page that reads the pictures one drops on it."
@@ -738,7 +739,7 @@ def web_page(
             raise ValueError(f"cannot listen on {host}:{port} ({e.strerror}); give another --port") from None
     reader = _trained(weights, device)
     typer.echo(f'open http://{host}:{port} in a browser; end with Ctrl+C')
-    serve(reader, host, port, max_megabytes)
+    serve(reader, host, port, max_megabytes, tuple(name or ()))
 
 # %% ../nbs/20_cli.ipynb #e4a00001
 @app.command()
