@@ -1,11 +1,15 @@
 "Faults of disks, memory, schedulers and people: no work is lost, no data are mixed, and one line tells what happened."
 import errno
+import io
 import os
 import random
 import shutil
 import signal
+import struct
 import time
 import warnings
+import weakref
+import zlib
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +18,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_cli import run, write_words
 from test_resume import FORK, command, finish, log, pace, same_end, start, wait_for_checkpoint
 from test_resume import pretrained as pretrained
@@ -25,7 +30,7 @@ from mnsp.data import WordDataset, word_loader
 from mnsp.encoder import Encoder, EncoderConfig
 from mnsp.files import locked
 from mnsp.recognizer import Recognizer, recognizer_tiny
-from mnsp.sources import DataError, LmdbSource, digest_of, open_source
+from mnsp.sources import BrokenImage, DataError, LmdbSource, digest_of, open_image, open_source
 from mnsp.stores import cache, convert
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals and locks differ on Windows')
@@ -446,3 +451,110 @@ def test_death_anywhere(words, undisturbed, tmp_path, call):
         assert short(words, tmp_path / 'run', '--resume')[0] == 0, k
         same_end(undisturbed, tmp_path / 'run')
     assert k > 3
+
+
+# Pictures that make more work than they are worth
+
+def chunk(kind, data=b''):
+    "A part of a PNG"
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def png(width, height, more=b''):
+    "A black PNG with more parts"
+    head = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+    return head + more + chunk(b'IDAT', zlib.compress(bytes((1 + width) * height))) + chunk(b'IEND')
+
+
+def jpeg(size=(320, 96), scans=1, more=b''):
+    "A progressive JPEG whose last scan comes so many times"
+    file = io.BytesIO()
+    Image.new('RGB', size, 'white').save(file, 'JPEG', progressive=True)
+    data, last = file.getvalue(), file.getvalue().rindex(b'\xff\xda')
+    return data[:2] + more + data[2:last] + data[last:-2] * scans + data[-2:]
+
+
+def tiff(tags, data=b''):
+    "A TIFF of {tag: (type, how many, value)}"
+    entries = b''.join(struct.pack('<HHII', tag, *entry) for tag, entry in sorted(tags.items()))
+    return b'II*\0' + struct.pack('<IH', 8, len(tags)) + entries + bytes(4) + data
+
+
+def tiff_of_tile(side):
+    "64×64 pixels in one tile"
+    data = zlib.compress(bytes(2**20))
+    sizes = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 134, 325: len(data)}
+    return tiff({tag: (4, 1, value) for tag, value in sizes.items()}, data)
+
+
+def greedy(n=5000, each=60_000):
+    "Every entry claims nearly all of the file"
+    return tiff({1000 + k: (7, each, 100) for k in range(n)}, bytes(each))
+
+
+def webp(width, height):
+    "An animation whose canvas is larger than its pictures"
+    file = io.BytesIO()
+    Image.new('RGB', (8, 8)).save(file, 'WEBP', save_all=True, append_images=[Image.new('RGB', (8, 8), 'red')])
+    data = bytearray(file.getvalue())
+    data[24:30] = (width - 1).to_bytes(3, 'little') + (height - 1).to_bytes(3, 'little')
+    return bytes(data)
+
+
+GIF = b'GIF89a' + struct.pack('<HHBBB', 100, 32, 0, 0, 0)
+COSTLY = { # seconds of work and MB before there were limits
+    'a JPEG of 1500 scans (14 s)': lambda: jpeg((4000, 4000), 1500),
+    'a TIFF of one large tile (2 s, 460 MB)': lambda: tiff_of_tile(26_000),
+    'entries of TIFF that claim the file (1 s, 390 MB)': greedy,
+    'a WebP of a large canvas (2 GB reserved)': lambda: webp(16_383, 16_383),
+    'a PNG of 700,000 parts (4 s)': lambda: png(100, 32, chunk(b'abCD') * 700_000),
+    'a PNG whose pixels come in a million parts (2 s)': lambda: png(100, 32, chunk(b'IDAT') * 10**6),
+    'a PPM of a long comment (3 s)': lambda: b'P5\n#' + b'a' * 8_000_000 + b'\n100 32 255\n' + bytes(3200),
+    'a GIF of comments (minutes)': lambda: GIF + b'!\xfe\1a\0' * 1_600_000,
+    'a GIF of long comments': lambda: GIF + (b'!\xfe\xff' + b'a' * 255 + b'\0') * 30_000,
+    'a JPEG of comments (4 s)': lambda: jpeg(more=b'\xff\xfe\0\2' * 2_000_000)}
+
+
+@pytest.mark.parametrize('kind', COSTLY)
+def test_pictures_that_make_much_work(kind):
+    data = COSTLY[kind]()
+    assert len(data) < 2**23.1 or 'PNG' in kind
+    begin = time.process_time()
+    with pytest.raises(BrokenImage, match='too large'): open_image(io.BytesIO(data), 'x')
+    assert time.process_time() - begin < 1.5
+
+
+def test_pictures_with_much_around_them_are_read():
+    "An EXIF block that claims much, a large one, many entries, as many scans as cameras and programs write"
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010e] = 6, 'a' * 60_000
+    turned = jpeg((320, 96), more=b'\xff\xe1' + struct.pack('>H', len(exif.tobytes()) + 2) + exif.tobytes())
+    assert open_image(io.BytesIO(turned), 'x').size == (96, 320)
+    begin = time.process_time()
+    for data in (png(320, 96, chunk(b'eXIf', greedy())), jpeg(scans=40), jpeg(more=b'\xff\xe2\xff\xff' + bytes(65_533)),
+                 png(320, 96, chunk(b'abCD', b'x') * 4000), webp(320, 96), jpeg() + bytes(range(256)) * 20_000):
+        assert open_image(io.BytesIO(data), 'x').size == (320, 96)
+    assert time.process_time() - begin < 1.5
+    assert open_image(io.BytesIO(tiff_of_tile(1024)), 'x').size == (64, 64)
+
+
+def test_many_photographs_at_once(monkeypatch):
+    "A few are open at a time"
+    from mnsp import Recognizer, reading
+    made, most = [], []
+    def photograph(*_):
+        im = Image.new('RGB', (4000, 3000))
+        made.append(weakref.ref(im))
+        most.append(sum(ref() is not None for ref in made))
+        return im
+    monkeypatch.setattr(reading, 'to_picture', photograph)
+    network = replace(recognizer_tiny(), encoder=EncoderConfig(dim=16, depth=1, heads=2), dim=16, depth=1, heads=2, ffn_dim=16)
+    assert len(Recognizer(network).read(['photograph.jpg'] * 12)) == 12 and max(most) <= 4
+
+
+def test_a_tall_picture_is_not_turned_for_each_window():
+    from mnsp import Recognizer
+    network = replace(recognizer_tiny(), encoder=EncoderConfig(dim=16, depth=1, heads=2), dim=16, depth=1, heads=2, ffn_dim=16)
+    tall, begin = Image.open(io.BytesIO(png(550, 60_000))), time.process_time()
+    Recognizer(network).read(tall)
+    assert time.process_time() - begin < 6                          # it was 18 s
