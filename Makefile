@@ -21,7 +21,7 @@ heading = @printf '\n== %s\n' "$(1)"
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs in-sync readme-check lint notebooks pytest export readme install install-dev stamp clean
+.PHONY: help demo test docs in-sync readme-check lint audit notebooks pytest export readme install install-dev stamp clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ readme-check: $(DEV)  ## README.md is what nbs/index.ipynb says
 lint: $(DEV)  ## ruff
 	$(call heading,ruff)
 	$(BIN)/ruff check $(LINTED)
+
+audit: $(DEV)  ## known vulnerabilities of the versions in constraints.txt (asks PyPI)
+	$(call heading,pip-audit)
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --strict --progress-spinner off
 
 notebooks: $(DEV)  ## execute every notebook
 	$(call heading,notebooks)

@@ -18,6 +18,7 @@ import re
 import shlex
 import sys
 import warnings
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -534,11 +535,13 @@ def _file(path, option, kind):
     _folder(path.parent, option)
 
 def _write_readings(result, path):
-    "Every reading as a row, wrong ones too"
+    "Every reading as a row, wrong ones too; no text that a spreadsheet would take for a formula"
     from dataclasses import asdict
 
     from mnsp.machine import write_atomically, write_rows
-    write_atomically(path, lambda p: write_rows(p, [asdict(r) for r in result.readings]))
+    def harmless(value): return f"'{value}" if isinstance(value, str) and value.startswith(tuple('=+-@\t\r')) else value
+    rows = [{k: harmless(v) for k, v in asdict(r).items()} for r in result.readings]
+    write_atomically(path, lambda p: write_rows(p, rows))
 
 def _trained(weights, device):
     "A reader that is only to read, with its matrices rounded once"
@@ -569,7 +572,7 @@ def evaluate(
     pictures: Annotated[Optional[Path],
                         typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
     readings: Annotated[Optional[Path],
-                        typer.Option(help="CSV file for every picture's label and reading.")] = None,
+                        typer.Option(help="CSV file of all labels and readings; ' before what would be a formula.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
     as_read: Annotated[bool, typer.Option('--as-read', help=_as_read)] = False,
     tta: EvaluateTtaOption = None, batch_size: BatchOption = 64, workers: WorkersOption = 0,
@@ -624,6 +627,13 @@ def _quiet_end():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(141)
 
+_breaks = re.compile(r'[\t\r\n]')
+_controls = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+
+def _escaped(text, which=_controls):
+    "Characters that do something, as Python writes them"
+    return which.sub(lambda c: ascii(c[0])[1:-1], text)
+
 def _answer(name, reading, as_json, say): # -> is it an error?
     "Print one answer"
     if isinstance(name, bytes): name = '-'
@@ -634,7 +644,7 @@ def _answer(name, reading, as_json, say): # -> is it an error?
     answer = dict(error=why) if failed else reading.to_dict()
     plain = not (sys.stdout.encoding or '').lower().startswith('utf')  # else escaped, but not as JSON is
     if as_json: say(json.dumps(dict(file=name, **answer), ensure_ascii=plain))
-    elif not failed: say(f'{name}\t{reading.text}\t{reading.confidence:.3f}')
+    elif not failed: say(f'{_escaped(name, _breaks)}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
 
 def _hint(hints, total):
@@ -692,8 +702,6 @@ def read(
     reader = _trained(weights, device)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     words = _lexicon(lexicon) if lexicon else None
-    for stream in (sys.stdout, sys.stderr): # names need not be UTF-8
-        stream.reconfigure(errors='backslashreplace')
     if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
@@ -789,13 +797,15 @@ def data_convert(
     destination: Annotated[Path, typer.Argument(help="What to write; must not exist.")],
     kind: Annotated[Optional[str],
                     typer.Option(help="lmdb, folder or parquet; left out: by the name's end.")] = None,
+    outside: Annotated[bool, typer.Option('--outside', help="Copy pictures too that a list names by ../ or an absolute "
+                                                            "name, outside its folders.")] = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
 ):
     "Write a data set as LMDB, folder or parquet; interrupted and called again, it goes on."
     from mnsp.sources import open_source
     from mnsp.stores import convert
     source = open_source(source, **_columns(image_column, text_column, pattern))
-    typer.echo(str(convert(source, destination, kind)))
+    typer.echo(str(convert(source, destination, kind, outside=outside)))
 
 @data_app.command('cache')
 def data_cache(
@@ -845,7 +855,7 @@ def data_label(
 # %% ../nbs/20_cli.ipynb #00000014
 def _as_options(message): # of an error
     "The same, with options for arguments: `pass urls=True` -> `pass --urls`, `batch_size` -> `--batch-size`"
-    commands = demo, pretrain, finetune, evaluate, read, web_page, data_check, data_cache, data_label
+    commands = demo, pretrain, finetune, evaluate, read, web_page, data_check, data_convert, data_cache, data_label
     names = {name for command in commands for name in signature(command).parameters}
     pattern = rf"(?<![\w./-])(?:({'|'.join(names)})=(True\b)?|({'|'.join(n for n in names if '_' in n)})\b)"
     def option(found):
@@ -853,13 +863,25 @@ def _as_options(message): # of an error
         return name if found[2] or found[3] else f'{name} '
     return re.sub(pattern, option, message)
 
+@contextmanager
+def _plain_terminal():
+    "Names and labels may hold anything: no control character reaches the terminal, and what it cannot show is escaped"
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+        stream.write = lambda text, write=stream.write: write(_escaped(text))
+    try: yield
+    finally:
+        for stream in streams: del stream.write
+
 def main():
     "The `mnsp` command"
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')              # before PyTorch is loaded
     before, warnings.formatwarning = warnings.formatwarning, lambda text, *_, **__: f'mnsp: warning: {text}\n'
-    try: app()
+    try:
+        with _plain_terminal(): app()
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get('MNSP_TRACEBACK'): raise
-        print(f'mnsp: {_as_options(str(error))}'.replace('\n', ' '), file=sys.stderr)
+        print(_escaped(f'mnsp: {_as_options(str(error))}'.replace('\n', ' ')), file=sys.stderr)
         sys.exit(1)
     finally: warnings.formatwarning = before

@@ -208,6 +208,6 @@ def show_worst(
     for ax in axes.flat: ax.axis('off')
     for ax, (distance, r) in zip(axes.flat, rows, strict=False):
         ax.imshow(sources[r.set][r.index][0])
-        ax.set_title(f'{r.true}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=8,
+        ax.set_title(f'{r.true[:40]}\n{r.pred or "∅"}  {r.confidence:.0%}  d={distance}', fontsize=8,
                      parse_math=False, family=text_fonts())
     return fig

@@ -435,5 +435,5 @@ def show_scored(
     for ax, r in zip(axes.flat, rows, strict=False):
         ax.imshow(np.zeros((32, 128, 3), np.uint8) if r.broken else sources[r.set][r.index][0], aspect='auto')
         verdict = f'{r.pred or "∅"}  {r.confidence:.0%}' if not r.broken else 'broken file'
-        ax.set_title(f'{r.true}\n{verdict}', color='C2' if r.right else 'C4', fontsize=9, parse_math=False)
+        ax.set_title(f'{r.true[:40]}\n{verdict}', color='C2' if r.right else 'C4', fontsize=9, parse_math=False)
     return fig

@@ -40,13 +40,16 @@ def is_picture(
 # %% ../nbs/02_labels.ipynb #02000009
 _around = re.compile(r'^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$')
 
+_half = re.compile('[\ud800-\udfff]') # of a character, which no file can hold
+
 def clean(
     text: str | None, # as it stands in a list, a table, an LMDB
 ) -> str | None: # None where there was none
     "A text in Unicode's composed form (NFC), without line ends, spaces and invisible marks around it"
     if text is None: return None
     text = _around.sub('', text)
-    return text if text.isascii() else unicodedata.normalize('NFC', text)
+    if text.isascii(): return text
+    return unicodedata.normalize('NFC', _half.sub('\ufffd', text))
 
 # %% ../nbs/02_labels.ipynb #0200000b
 @dataclass

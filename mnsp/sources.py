@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'max_bytes', 'most_scans', 'most_reads', 'lists', 'checked', 'hidden', 'unread',
-           'archives', 'sides', 'most_mixed', 'kinds', 'BrokenImage', 'BrokenLabel', 'eight_bits', 'to_rgb',
-           'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much', 'regular', 'read_file',
-           'bytes_of', 'open_image', 'why_broken', 'Source', 'picture', 'is_labelled', 'raw_label', 'readable_label',
-           'raw_labels', 'all_labels', 'index_lines', 'Lines', 'converted', 'entry_in', 'cache_folder', 'forms',
-           'find_file', 'Spelling', 'ListedSource', 'places_around', 'find_roots', 'walk', 'find_images',
-           'FolderSource', 'checked_pattern', 'instead', 'side_text', 'side_of', 'side_trouble', 'check_list',
-           'FileSource', 'environment', 'place_of', 'data_file', 'is_lmdb', 'is_cut', 'LmdbSource', 'View', 'home',
-           'homes', 'leaves', 'Subset', 'Concat', 'Relabelled', 'Mixture', 'keys_of', 'photographs', 'in_validation',
-           'split_source', 'fingerprint', 'digest_of', 'content', 'CacheSource', 'hugging_face', 'kind_of_column',
-           'columns_of', 'one_split', 'HfSource', 'as_pictures', 'stored_text', 'stored_bytes', 'has_parquet',
-           'parquet_files', 'split_of', 'split_of_lmdb', 'of_one_split', 'one_kind', 'is_saved', 'load_hf',
-           'StreamSource', 'hf_stream', 'root_of', 'number_of_items', 'rendered', 'first_key', 'is_description',
-           'beside', 'mixture_of', 'opening', 'rows_of', 'same_part', 'open_description', 'is_cache', 'many_below',
-           'has_many', 'open_many', 'open_table', 'open_source', 'said', 'lists_in', 'no_labels']
+           'archives', 'sides', 'most_mixed', 'most_descriptions', 'kinds', 'BrokenImage', 'BrokenLabel', 'eight_bits',
+           'to_rgb', 'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much', 'regular',
+           'read_file', 'bytes_of', 'open_image', 'why_broken', 'Source', 'picture', 'is_labelled', 'raw_label',
+           'readable_label', 'raw_labels', 'all_labels', 'index_lines', 'Lines', 'converted', 'entry_in',
+           'cache_folder', 'forms', 'find_file', 'Spelling', 'ListedSource', 'is_outside', 'places_around',
+           'find_roots', 'walk', 'find_images', 'FolderSource', 'checked_pattern', 'instead', 'side_text', 'side_of',
+           'side_trouble', 'check_list', 'FileSource', 'environment', 'place_of', 'data_file', 'is_lmdb', 'is_cut',
+           'LmdbSource', 'View', 'home', 'homes', 'leaves', 'Subset', 'Concat', 'Relabelled', 'Mixture', 'keys_of',
+           'photographs', 'in_validation', 'split_source', 'fingerprint', 'digest_of', 'content', 'CacheSource',
+           'hugging_face', 'kind_of_column', 'columns_of', 'one_split', 'HfSource', 'as_pictures', 'stored_text',
+           'stored_bytes', 'has_parquet', 'parquet_files', 'split_of', 'split_of_lmdb', 'of_one_split', 'one_kind',
+           'is_saved', 'load_hf', 'StreamSource', 'hf_stream', 'root_of', 'number_of_items', 'rendered', 'first_key',
+           'is_description', 'beside', 'mixture_of', 'opening', 'rows_of', 'same_part', 'open_description', 'is_cache',
+           'many_below', 'has_many', 'open_many', 'open_table', 'open_source', 'said', 'lists_in', 'no_labels']
 
 # %% ../nbs/02a_sources.ipynb #00000003
+import codecs
 import hashlib
 import importlib
 import io
@@ -417,6 +418,7 @@ class ListedSource(Source):
     def written(self, i): return self._row(i, BrokenLabel).text
     def group(self, i): return self._row(i).group
     def data(self, i): name = self._row(i).file; return read_file(self.path_of(name), name)
+    def outside(self, i): return is_outside(self.path_of(self._row(i).file), self.roots)
 
     def name(self, i):
         try:
@@ -445,7 +447,8 @@ def _parsed(self:ListedSource, line, number):
     "The entry of a line; DataError names the line"
     try:
         errors = 'strict' if self.file else 'surrogateescape' # a file's name need not be UTF-8
-        entry = self.parse(line.rstrip(b'\r').decode('utf-8-sig', errors), **self.how)
+        line = line.rstrip(b'\r').removeprefix(codecs.BOM_UTF8 if self.file else b'') # it may begin a name
+        entry = self.parse(line.decode('utf-8', errors), **self.how)
         if self.numbers and not (word := word_in_name(entry.file, entry.text)):
             raise ValueError("has no word in its name that its number stands for, as others have")
         return Entry(self.spelt(entry.file), word if self.numbers else entry.text, entry.group, entry.line or number)
@@ -457,6 +460,10 @@ def _parsed(self:ListedSource, line, number):
     raise DataError(f"{where}: {wrong}")
 
 # %% ../nbs/02a_sources.ipynb #00000024
+def is_outside(path, folders):
+    "True for a file that lies in none of the folders, by `../` or an absolute name; links may lead anywhere"
+    return not any(Path(os.path.abspath(path)).is_relative_to(os.path.abspath(f)) for f in folders)
+
 def places_around(file):
     "The folders around a list that its files may be relative to"
     return [file.parent, file.parent/'images', file.parent/'imgs', *file.resolve().parent.parents[:3]]
@@ -499,13 +506,16 @@ def find_images(
     "All picture files below a folder, in linked folders too, in each folder once"
     found, others = [], []
     for inside, names in walk(folder):
-        found += [inside+n for n in names if n.lower().endswith(suffixes) and '\n' not in n]
+        found += [inside+n for n in names if n.lower().endswith(suffixes)]
         others += [inside+n for n in names if n.lower().endswith(unread)]
+    if broken := [n for n in found if '\n' in n]:
+        warnings.warn(f"{folder}: {len(broken)} left out whose names hold a line break ({broken[0]!r}"
+                      f"{', …' if broken[1:] else ''}); rename them", stacklevel=2)
     if others:
         kinds = ', '.join(f'{n} {kind}' for kind, n in Counter(Path(o).suffix.lower() for o in others).most_common())
         warnings.warn(f"{folder}: {kinds} left out ({others[0]}{', …' if others[1:] else ''}): such pictures are not "
                       "read; save them as .jpg or .png", stacklevel=2)
-    return sorted(found)
+    return sorted(n for n in found if '\n' not in n)
 
 # %% ../nbs/02a_sources.ipynb #00000027
 class FolderSource(ListedSource):
@@ -1125,6 +1135,11 @@ class HfSource(Source):
     def name(self, i): return f'row-{self._at(i):09d}'
     def data(self, i): return stored_bytes(self.pictures[self._at(i)][self.column], self.name(i), self.root)
 
+    def outside(self, i):
+        cell = self.pictures[self._at(i)][self.column] or {}
+        named = cell.get('bytes') is None and cell.get('path')
+        return bool(named) and is_outside(os.path.join(self.root, named), [self.root])
+
     def group(self, i):
         column = next(iter(self.groups.column_names), None)
         return column and str(self.groups[self._at(i)][column])
@@ -1334,6 +1349,8 @@ def mixture_of(path):
     return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
 _inside = ContextVar('inside', default=()) # the descriptions that are being opened, from the outermost
+_opened = ContextVar('opened') # a list of all that the outermost one has led to
+most_descriptions = 200
 
 @contextmanager
 def opening(path):
@@ -1341,6 +1358,10 @@ def opening(path):
     above, own = _inside.get(), os.path.realpath(path)
     if own in above or len(above) > 8:
         raise DataError(f"{path}: " + ('contains itself' if own in above else 'is nested too deeply'))
+    if not above: _opened.set([])
+    _opened.get().append(own)
+    if len(_opened.get()) > most_descriptions:
+        raise DataError(f"{above[0]}: leads to more than {most_descriptions:,} descriptions")
     token = _inside.set((*above, own))
     try: yield
     finally: _inside.reset(token)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['writers', 'Probe', 'probe', 'groups_of_same', 'Check', 'check', 'opened', 'some', 'label_font', 'drawable',
-           'sheet_rows', 'Part', 'encoded', 'as_png', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'arrow',
-           'write_parquet', 'Written', 'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'row_of',
-           'describe', 'split']
+           'sheet_rows', 'Part', 'encoded', 'stay_inside', 'as_png', 'gather', 'write_lmdb', 'with_suffix',
+           'write_folder', 'arrow', 'write_parquet', 'Written', 'convert', 'finished', 'cache', 'fill', 'memory_map',
+           'reserve', 'row_of', 'describe', 'split']
 
 # %% ../nbs/02c_stores.ipynb #00000003
 import errno
@@ -271,7 +271,7 @@ def append(self:Part, file, lines):
     with open(self.folder/file, 'r+b') as f:
         f.truncate(self.state['size'])
         f.seek(self.state['size'])
-        f.write(''.join(lines).encode())
+        f.write(''.join(lines).encode(errors='backslashreplace')) # in JSON that is how half a character is written
         f.flush(); os.fsync(f.fileno())
         return f.tell()
 
@@ -288,13 +288,19 @@ def encoded(source, i):
     im, (own, j) = picture(source, i), home(source, i)
     return own.data(j) if hasattr(own, 'data') else as_png(im)
 
+def stay_inside(source, i):
+    "DataError when a picture lies outside its data set: a list of somebody else's may name any file"
+    own, j = home(source, i)
+    if hasattr(own, 'outside') and own.outside(j):
+        raise DataError(f"{own.name(j)} lies outside the data set; pass outside=True to copy it all the same")
+
 def as_png(im): # PIL image
     "The bytes of a picture as a PNG file"
     buffer = io.BytesIO()
     im.save(buffer, 'png')
     return buffer.getvalue()
 
-def gather(source, start, stop, usable):
+def gather(source, start, stop, usable, outside):
     "(list of (bytes, text or None), list of (name, reason) left out, labels cleaned) of the items start..stop-1"
     rows, left_out, cleaned = [], [], 0
     for i in range(start, stop):
@@ -303,6 +309,7 @@ def gather(source, start, stop, usable):
         try:
             if not usable(text):
                 raise BrokenImage(source.name(i), 'label')
+            if not outside: stay_inside(source, i)
             rows.append((encoded(source, i), text))
             cleaned += text != raw
         except (BrokenImage, OSError) as e:
@@ -387,6 +394,7 @@ def convert(
     kind=None, # 'lmdb', 'folder' or 'parquet'; None: by the end of `dst`, '.lmdb' or '.parquet', else a folder
     every=2000, # pictures per piece
     bar=True,  # show progress
+    outside=False, # copy pictures too that a list names by `../` or an absolute name
 ) -> Written:
     "Write a data set as another kind; called again after an interruption, it goes on"
     source = opened(source)
@@ -399,7 +407,7 @@ def convert(
           tqdm(total=n, initial=part.state['done'], desc=f'writing {kind}', unit='pictures', disable=not bar) as meter):
         while (done := part.state['done']) < n:
             stop = min(n, done+every)
-            rows, left_out, cleaned = gather(source, done, stop, usable)
+            rows, left_out, cleaned = gather(source, done, stop, usable, outside)
             size = writers[kind](part, rows, labelled) if rows else part.state['size']
             part.progress(done=stop, written=part.state['written']+len(rows), size=size or 0,
                           left_out=part.state['left_out']+left_out,

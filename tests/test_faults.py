@@ -1,18 +1,23 @@
 "Faults of disks, memory, schedulers and people: no work is lost, no data are mixed, and one line tells what happened."
+import csv
 import errno
 import io
+import json
 import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import time
 import warnings
 import weakref
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import lmdb
 import numpy as np
@@ -558,3 +563,88 @@ def test_a_tall_picture_is_not_turned_for_each_window():
     tall, begin = Image.open(io.BytesIO(png(550, 60_000))), time.process_time()
     Recognizer(network).read(tall)
     assert time.process_time() - begin < 6                          # it was 18 s
+
+
+# Names and labels that hold anything
+
+ODD = [b'\xff\xfe.png', b'red\x1b[31m.png', b'\xef\xbb\xbfbom.png', b'tab\t.png', b'=1+1.png', b'two\nlines.png',
+       b'n' * 240 + b'.png']
+
+
+@pytest.fixture(scope='module')
+def odd(tmp_path_factory):
+    "A folder of pictures with odd names, one of them broken; a list with odd labels"
+    top = tmp_path_factory.mktemp('odd')
+    words = write_words(top / 'words', 10)
+    (top / 'folder').mkdir()
+    for k, name in enumerate(ODD): shutil.copy(next(words.rglob(f'{k}.png')), os.fsencode(top / 'folder') + b'/' + name)
+    (top / 'folder' / 'bad\x1b[2J.png').write_bytes(b'no picture')
+    labels = ['word', '\ud800x', 'a\x1b[31mb', '=1+1', 'x\0y', 'a\u2028b', '\ufeffx', 'é', 'x' * 5000, '\x07bell']
+    rows = [dict(image=str(next(words.rglob(f'{k}.png'))), text=text) for k, text in enumerate(labels)]
+    (words / 'labels.tsv').unlink()
+    (words / 'labels.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    return top
+
+
+@pytest.mark.parametrize('what', ['folder', 'words'])
+def test_odd_names_and_labels(odd, tmp_path, what):
+    "Everything goes on, names them readably, and sends no control character to the terminal"
+    broken, data = what == 'folder', odd / what
+    for code, *args in [(broken, 'data', 'check', data, '--workers', 0), (0, 'data', 'split', data, tmp_path / 'split'),
+                        (0, 'data', 'convert', data, tmp_path / 'w.lmdb', *([] if broken else ['--outside'])),
+                        (0, 'data', 'cache', data, tmp_path / 'c', '--workers', 0), (broken, 'read', data),
+                        (0, 'pretrain', '--data', data, *NANO, '--steps', 2, '--out', tmp_path / 'run', '--max-broken', .5)]:
+        found, out, err = run(*args)
+        assert found == code and 'Traceback' not in err, (args, err)
+        assert not set(out + err) & {'\x1b', '\x07', '\0'}, args
+        if broken: assert r"1 left out whose names hold a line break ('two\nlines.png')" in err
+    if broken: assert '\\udcff\\udcfe.png\t' in run('read', data)[1]
+    assert len(open_source(tmp_path / 'w.lmdb')) == (6 if broken else 10)
+    if not broken: assert open_source(tmp_path / 'w.lmdb').label(1) == '\ufffdx'
+
+
+def test_no_formula_in_a_table_of_readings(odd, tmp_path):
+    code, _, err = run('evaluate', '--data', odd / 'words', '--readings', tmp_path / 'r.csv', '--pictures', tmp_path)
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / 'r.csv').open(encoding='utf-8', newline='')))
+    assert {row['true'] for row in rows} >= {"'=1+1", 'word'} and len(rows) == 10
+
+
+def test_what_lies_outside_is_not_copied(odd, tmp_path):
+    secret = next((odd / 'words').rglob('0.png'))
+    for name in str(secret), os.path.relpath(secret, tmp_path / 'list'):
+        shutil.rmtree(tmp_path / 'list', ignore_errors=True)
+        (tmp_path / 'list').mkdir()
+        (tmp_path / 'list' / 'labels.tsv').write_text(f'{name}\tword\n')
+        code, _, err = run('data', 'convert', tmp_path / 'list', tmp_path / 'w')
+        assert code == 1 and 'lies outside the data set; pass --outside' in complaint(err) and not (tmp_path / 'w').exists()
+        assert open_source(tmp_path / 'list')[0]                    # it may be looked at
+    assert run('data', 'convert', tmp_path / 'list', tmp_path / 'w', '--outside')[0] == 0
+    assert len(open_source(tmp_path / 'w')) == 1
+
+
+def test_a_server_that_never_ends(monkeypatch):
+    "A byte now and then keeps a connection open"
+    from mnsp import reading
+    server = socket.create_server(('127.0.0.1', 0))
+    def drip():
+        connection, _ = server.accept()
+        with suppress(OSError):
+            for _ in range(600): connection.sendall(b'H'); time.sleep(.1)
+    Thread(target=drip, daemon=True).start()
+    monkeypatch.setattr(reading, 'most_seconds', .5)
+    begin = time.monotonic()
+    with pytest.raises(BrokenImage, match='more than 0.5 seconds'):
+        reading.fetch(f'http://127.0.0.1:{server.getsockname()[1]}/x.png')
+    assert time.monotonic() - begin < 5
+    server.close()
+
+
+def test_descriptions_that_multiply(odd, tmp_path):
+    "Six files of fifty parts each, every one the next file"
+    for k in range(7):
+        parts = [dict(path=f'{k + 1}.json')] * 50 if k < 6 else [dict(path=str(odd / 'words'))]
+        (tmp_path / f'{k}.json').write_text(json.dumps(dict(mixture=parts)))
+    begin = time.process_time()
+    with pytest.raises(DataError, match='leads to more than 200 descriptions'): open_source(tmp_path / '0.json')
+    assert time.process_time() - begin < 10
