@@ -19,9 +19,8 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 from .process import figure_style
-from .reading import Recognizer, show_readings, to_picture
+from .reading import Recognizer, samples, show_readings, to_picture
 from .sources import DataError
-from .synth import SynthWords, demo_world
 
 # %% ../nbs/19a_app.ipynb #00000007
 def drawing(picture, reading) -> Image.Image: # RGB
@@ -59,11 +58,10 @@ most_beams, most_waiting = 16, 20
 
 def page(
     reader: Recognizer,
-    examples: int = 4, # pictures to click
 ): # gradio `Blocks`
     "The page's parts and what they do"
     gr = _gradio()
-    words = [picture for picture, _ in SynthWords(demo_world(), examples, seed=4)]
+    words = [to_picture(path) for path in samples()]
 
     def answer(picture, beams):
         if picture is None: return None, None, None                    # it was removed
@@ -128,7 +126,6 @@ _fields = {'data', 'event_data', 'fn_index', 'trigger_id', 'session_hash'}
 def mistake(
     body: bytes, # of a request to read a picture
     files: list, # of sets: the paths of all that was uploaded or drawn
-    examples: int, # how many there are
 ) -> str: # '' when there is none
     "What is wrong with it"
     from gradio import FileData
@@ -140,7 +137,7 @@ def mistake(
             if not 1 <= beams <= most_beams: return f'beams: 1 to {most_beams}'
         case _: return 'this is not what the page sends'
     match what:
-        case int() if event == 2: return '' if 0 <= what < examples else 'there is no such example'
+        case int() if event == 2: return '' if 0 <= what < len(samples()) else 'there is no such example'
         case None if event < 2: return ''
         case {'path': str(path), 'meta': {'_type': 'gradio.FileData'}} if event < 2:
             try: FileData(**what)
@@ -166,9 +163,8 @@ class Door:
         blocks, # the page
         names: set, # of this machine
         file: int, disk: int, # bytes: of one upload; of all files together
-        examples: int,
     ):
-        self.blocks, self.names, self.file, self.disk, self.examples = blocks, names, file, disk, examples
+        self.blocks, self.names, self.file, self.disk = blocks, names, file, disk
 
     async def refusal(self, request) -> tuple: # (status, why); (200, '') when all is well
         path, posted = request.url.path, request.method == 'POST'
@@ -180,7 +176,7 @@ class Door:
         limit = self.file if path == _upload else 0
         if int(size) > limit + 2**16: return 413, f'more than the maximum allowed size of {limit / 2**20:g} MB'
         if self.kept() + int(size) > self.disk: return 507, 'too many pictures in an hour; come back later'
-        if path == _join and (why := mistake(await request.body(), self.blocks.temp_file_sets, self.examples)):
+        if path == _join and (why := mistake(await request.body(), self.blocks.temp_file_sets)):
             return 400, why
         return 200, ''
 
@@ -195,15 +191,14 @@ def web_app(
     max_megabytes: float = 8., # of an uploaded file
     disk_megabytes: float = 512., # of all files, which stay for an hour
     names: tuple = (), # under which a browser reaches the page, besides localhost and addresses in numbers
-    examples: int = 4, # pictures to click
 ): # an ASGI application
     "The page as a web application that serves itself alone and loads nothing from elsewhere"
     gr = _gradio()
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
-    app, blocks = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page(reader, examples)
+    app, blocks = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page(reader)
     door = Door(blocks, {'localhost', *map(str.lower, names)}, int(max_megabytes * 2**20),
-                int(disk_megabytes * 2**20), examples)
+                int(disk_megabytes * 2**20))
 
     @app.middleware('http')
     async def keep_to_ourselves(request, call_next):
