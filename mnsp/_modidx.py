@@ -1300,4 +1300,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.training.pretrain': ('training.html#pretrain', 'mnsp/training.py'),
                                'mnsp.training.read_log': ('training.html#read_log', 'mnsp/training.py'),
                                'mnsp.training.show_losses': ('training.html#show_losses', 'mnsp/training.py'),
-                               'mnsp.training.show_runs': ('training.html#show_runs', 'mnsp/training.py')}}}
+                               'mnsp.training.show_runs': ('training.html#show_runs', 'mnsp/training.py'),
+                               'mnsp.training.usual': ('training.html#usual', 'mnsp/training.py')}}}

@@ -83,9 +83,10 @@ ResumeOption = Annotated[bool, typer.Option('--resume', help="Go on from OUT's n
 StreamOption = Annotated[bool, typer.Option('--stream', help="Read the data through, without an index: "
                                                              "for very large sets.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.", min=0)]
-LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: the paper's rule "
-                                                        "(base · batch / 256).")]
-OptimizerOption = Annotated[str, typer.Option(help="adamw, or muon (faster for small models).")]
+LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: with muon 2e-3, from --reader 4e-4; "
+                                                        "with adamw the paper's rule (base · batch / 256).")]
+OptimizerOption = Annotated[Optional[str], typer.Option(help="muon or adamw; left out: muon for networks smaller than "
+                                                             "ViT-S, adamw for others, as the papers.")]
 CompileOption = Annotated[bool,
                           typer.Option('--compile',
                                        help="Compile the networks' blocks: a slow start, then faster "
@@ -316,7 +317,7 @@ def pretrain(
     encoder: Annotated[Optional[Path], typer.Option(help=_onward)] = None,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
-    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = None,
     compile: CompileOption = False,
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
@@ -326,10 +327,10 @@ def pretrain(
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
     from mnsp import pretrain as p
-    from mnsp.training import mae_recipe
+    from mnsp.training import mae_recipe, usual
     cfg, frozen = _method(method, preset, teacher, settings or [])
     cfg, known = _from_encoder(encoder, cfg, settings or []) if encoder else (cfg, None)
-    how = dict(lr=lr, optimizer=optimizer, seed=seed, steps=steps, minutes=minutes, epochs=epochs,
+    how = dict(**usual(cfg.encoder.dim, optimizer, lr), seed=seed, steps=steps, minutes=minutes, epochs=epochs,
                accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
     asked = dict(how, method=method, preset=preset, teacher=teacher, settings=settings, batch_size=batch_size,
                  stream=stream, data=_names(data), **(dict(encoder=encoder.name) if encoder else {}))
@@ -431,9 +432,11 @@ def finetune(
     valid_every: Annotated[int, typer.Option(help="Steps between two readings of --valid.", min=1)] = 500,
     steps: StepsOption = None, minutes: MinutesOption = None, epochs: EpochsOption = 1,
     batch_size: BatchOption = 64, accumulate: AccumulateOption = 1,
-    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = 'adamw',
+    lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = None,
     compile: CompileOption = False,
-    short_first: Annotated[float, typer.Option(help="Share of the run over which words grow longer.")] = 0.,
+    short_first: Annotated[Optional[float],
+                           typer.Option(help="Share of the run over which words grow longer; left out: .6, with --reader "
+                                             "or --stream none.")] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
     max_outside: OutsideOption = .2,
@@ -447,6 +450,8 @@ def finetune(
     from mnsp.guidance import FinetuneAugment
     from mnsp.machine import rank
     from mnsp.recognizer import with_charset
+    from mnsp.training import usual
+    if short_first is None: short_first = 0. if reader or stream else .6
     if stream and short_first:
         raise ValueError("--short-first needs the length of every word, which --stream does not know")
     start, where = _start(encoder, reader), _on(device)
@@ -462,8 +467,9 @@ def finetune(
     _few(loader, steps, minutes, epochs, accumulate)
     if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
     model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
-    how = dict(lr=lr, optimizer=optimizer, seed=seed, short_first=short_first, steps=steps, minutes=minutes,
-               epochs=epochs, accumulate=accumulate, **({} if clip is None else dict(clip=clip)))
+    how = dict(**usual(model.cfg.encoder.dim, optimizer, lr, bool(reader)), seed=seed, short_first=short_first,
+               steps=steps, minutes=minutes, epochs=epochs, accumulate=accumulate,
+               **({} if clip is None else dict(clip=clip)))
     asked = dict(how, charset=chars.chars, max_len=max_len, batch_size=batch_size, stream=stream,
                  from_scratch=start is None, reader=reader and Path(reader).name, data=_names(data),
                  **(dict(valid=_names(valid), valid_every=valid_every) if valid else {}))

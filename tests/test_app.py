@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mnsp import Recognizer
+from mnsp.reading import samples
 from mnsp.synth import SynthWords, demo_world
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright, a tool of development, is not installed')
