@@ -83,8 +83,9 @@ ResumeOption = Annotated[bool, typer.Option('--resume', help="Go on from OUT's n
 StreamOption = Annotated[bool, typer.Option('--stream', help="Read the data through, without an index: "
                                                              "for very large sets.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.", min=0)]
-LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: with muon 2e-3, from --reader 4e-4; "
-                                                        "with adamw the paper's rule (base · batch / 256).")]
+LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: with muon 2e-3, from --reader 1e-4, "
+                                                        "with new characters 4e-4; with adamw the paper's rule "
+                                                        "(base · batch / 256).")]
 OptimizerOption = Annotated[Optional[str], typer.Option(help="muon or adamw; left out: muon for networks smaller than "
                                                              "ViT-S, adamw for others, as the papers.")]
 CompileOption = Annotated[bool,
@@ -465,9 +466,10 @@ def finetune(
     for line in check_labels(dataset, max_outside): _say(f'mnsp: note: {line}', err=True)
     validation = _validation(valid, valid_every, out, workers, bool(reader), columns, chars) if valid else None
     _few(loader, steps, minutes, epochs, accumulate)
-    if reader and start.charset.chars != chars.chars: _say(f'characters: {start.charset.changes(chars)}')
+    new = 'everything' if not reader else 'characters' if start.charset.chars != chars.chars else 'words'
+    if new == 'characters': _say(f'characters: {start.charset.changes(chars)}')
     model = with_charset(start, chars, max_len) if reader else _untrained(start, chars, max_len)
-    how = dict(**usual(model.cfg.encoder.dim, optimizer, lr, bool(reader)), seed=seed, short_first=short_first,
+    how = dict(**usual(model.cfg.encoder.dim, optimizer, lr, new), seed=seed, short_first=short_first,
                steps=steps, minutes=minutes, epochs=epochs, accumulate=accumulate,
                **({} if clip is None else dict(clip=clip)))
     asked = dict(how, charset=chars.chars, max_len=max_len, batch_size=batch_size, stream=stream,

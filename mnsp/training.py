@@ -79,11 +79,11 @@ def usual(
     dim: int, # width of the encoder
     optimizer: str | None = None, # what was asked for, if anything
     lr: float | None = None, # what was asked for, if anything
-    going_on: bool = False, # from a trained reader
+    new: str = 'everything', # to the network: 'everything', 'characters' or 'words'; the latter two to a reader
 ) -> dict: # optimizer and lr, which is None where a recipe's rule says it
     "Muon for networks smaller than ViT-S, at a rate that a few hundred steps can do with; else AdamW by the paper's rule"
     optimizer = optimizer or ('muon' if dim < 384 else 'adamw')
-    if lr is None and optimizer == 'muon': lr = 4e-4 if going_on else 2e-3
+    if lr is None and optimizer == 'muon': lr = dict(everything=2e-3, characters=4e-4, words=1e-4)[new]
     return dict(optimizer=optimizer, lr=lr)
 
 # %% ../nbs/11a_training.ipynb #0000000c

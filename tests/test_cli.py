@@ -268,10 +268,10 @@ def test_what_cannot_be_read_does_not_stop_the_rest(words, tmp_path):
 def test_an_interrupted_evaluation_keeps_the_sets_it_finished(words, tmp_path):
     code = """from mnsp.reading import Recognizer
 read, calls = Recognizer.read_batch, []
-def interrupted(self, images):
+def interrupted(self, images, **how):
     calls.append(0)
     if len(calls) == 2: raise KeyboardInterrupt
-    return read(self, images)
+    return read(self, images, **how)
 Recognizer.read_batch = interrupted
 from mnsp.cli import main
 main()"""
