@@ -110,6 +110,8 @@ def test_a_run_says_what_it_was(words, tmp_path):
     said = json.loads((tmp_path / 'r' / 'run.json').read_text())
     assert said['data'] == [dict(path=str(words), pictures=48)]
     assert said['settings']['batch_size'] == 16 and set('aZ9!') <= set(said['settings']['charset'])
+    chosen = [said['settings'][k] for k in ('optimizer', 'lr', 'short_first')] # for a small network, from nothing
+    assert chosen == ['muon', 2e-3, .6]
     assert ['--resume' in b['command'] for b in said['begun']] == [False, True]
     assert {b['torch'] for b in said['begun']} == {torch.__version__}
     with open(tmp_path / 'r' / 'log.csv') as f: assert 'lr' in csv.DictReader(f).fieldnames
