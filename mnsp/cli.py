@@ -874,7 +874,7 @@ def _as_options(message): # of an error
 @contextmanager
 def _plain_terminal():
     "Names and labels may hold anything: no control character reaches the terminal, and what it cannot show is escaped"
-    streams = sys.stdout, sys.stderr
+    streams = {sys.stdout, sys.stderr}                              # which may be one
     for stream in streams:
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
         stream.write = lambda text, write=stream.write: write(_escaped(text))
