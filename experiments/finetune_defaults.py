@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mnsp.sources import Concat, Subset, open_source, split_source
+from mnsp.stores import convert
 from mnsp.study import append_rows
 
 choices = { # how a run differs from the command's defaults
@@ -26,15 +27,6 @@ choices = { # how a run differs from the command's defaults
     'Muon 4e-4': ['--optimizer', 'muon', '--lr', '4e-4'],
     'Muon 2e-3': ['--optimizer', 'muon', '--lr', '2e-3'],
     'Muon 2e-3, short words first': ['--optimizer', 'muon', '--lr', '2e-3', '--short-first', '.6']}
-
-def write_words(source, folder):
-    "Pictures and labels.tsv in a folder"
-    folder.mkdir()
-    lines = []
-    for i in range(len(source)):
-        source.image(i).convert('RGB').save(folder/f'{i}.png')
-        lines.append(f'{i}.png\t{source.label(i)}')
-    (folder/'labels.tsv').write_text('\n'.join(lines), encoding='utf-8')
 
 def drawn(source, n, seed):
     "So many labelled words"
@@ -78,8 +70,8 @@ def main():
         for name in a.choices:
             with tempfile.TemporaryDirectory() as work:
                 work = Path(work)
-                write_words(drawn(train, a.words, seed), work/'train')
-                write_words(drawn(valid, a.held_out, seed), work/'valid')
+                convert(drawn(train, a.words, seed), work/'train', bar=False)
+                convert(drawn(valid, a.held_out, seed), work/'valid', bar=False)
                 row = row_of(name, seed, a.name or a.reader or 'nothing',
                              measure([*begin, *choices[name], '--steps', str(a.steps), '--seed', str(seed)], work))
             print(row, flush=True)
