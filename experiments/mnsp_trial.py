@@ -23,9 +23,9 @@ from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
 wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
-screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=1000, hidden=128, probe_steps=600,
-               tune_steps=600, wear=wear)
-budgets = dict(screen=screen, full=replace(screen, steps=3000))
+screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=600, hidden=128, probe_steps=600,
+               tune_steps=400, wear=wear)
+budgets = dict(screen=screen, full=replace(screen, steps=1800))
 
 
 def unguided(cfg):
