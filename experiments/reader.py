@@ -3,7 +3,7 @@
     reader.py fonts    RUN --fonts FOLDER                       which of the fonts there are text fonts: RUN/fonts.txt
     reader.py render   RUN --fonts RUN/fonts.txt --words 450000 words in these fonts, resized, in memory maps
     reader.py crops    RUN --data FOLDER                        real training crops the same way, validation apart
-    reader.py more     RUN --data FOLDER                        words with a machine's labels, receipts, plates, wire marks
+    reader.py more     RUN --data FOLDER [--own FOLDER]         words with a machine's and our labels, receipts, plates, …
     reader.py pretrain RUN --steps 2000 [--start-from FOLDER]   MNSP on both, labels unused: RUN/pretrain/encoder
     reader.py finetune RUN --steps 6000 [--start-from FOLDER]   reading, from a pre-trained encoder, a reader or nothing
     reader.py package  RUN --out mnsp/weights/english           half precision
@@ -87,7 +87,7 @@ class Pool:
         part = np.searchsorted(self.ends, at, 'right')
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
-shares = {'real*': .52, 'machine*': .38, 'season*': .1} # of the real crops of a batch, where there are such caches
+shares = {'real*': .52, 'machine*': .33, 'own*': .07, 'season*': .1} # of the real crops of a batch, where there are such caches
 blank = .012 # share of a batch on which nothing is written
 
 class Data:
@@ -357,24 +357,37 @@ def crops(run, data, sets):
         if not (run/f'valid_{folder.name}').exists():
             print(cache(Crops([folder], True), run/f'valid_{folder.name}'))
 
-def chosen(folder, valid, least):
-    "Words of a set whose photograph is on one side of the split; the machine's readings of at least so high a score count"
-    def table(name): return [row.split('\t') for row in (folder/name).read_text(encoding='utf-8').splitlines()]
-    source = open_source(folder)
-    texts = list(all_labels(source))
-    if (folder/'machine.tsv').exists():
-        texts = [None]*len(source)
-        for row, text, sure in table('machine.tsv'): texts[int(row)] = text if float(sure) >= least else None
-    side = {int(row): zlib.crc32(photograph.encode()) % 10 == 0 for row, photograph in table('origin.tsv')}
-    return Subset(Relabelled(source, texts), [i for i, text in enumerate(texts) if text and side[i] == valid])
+def table(path): return [row.split('\t') for row in path.read_text(encoding='utf-8').splitlines()]
 
-def more(run, data, least):
-    "Caches of labelled words, of words with a machine's labels, and of seasoning"
-    for name, folder, valid in (
-            ('real_IC03', 'IC03_train', False), ('valid_IC03_train', 'IC03_train', True),
-            ('machine_TEXTMASK', 'TEXTMASK', False), ('machine_POSTERS', 'POSTERS', False),
-            ('season_WIRES', 'WIRES', False), ('season_PLATES', 'PLATES', False), ('season_SROIE', 'SROIE_words', False)):
-        if not (run/name).exists(): print(cache(chosen(Path(data)/folder, valid, least), run/name), flush=True)
+def one_side(folder, texts, valid):
+    "Those words of a set that have a text and whose photograph is on one side of the split"
+    side = {int(row): zlib.crc32(photograph.encode()) % 10 == 0 for row, photograph in table(folder/'origin.tsv')}
+    rows = [i for i, text in enumerate(texts) if text and side[i] == valid]
+    return Subset(Relabelled(open_source(folder), texts), rows)
+
+def machine_labels(folder, least, readings=None):
+    """A public recogniser's readings of at least so high a score, None for the others; with the readings that `mnsp data
+    label` wrote instead: for those others, what our own reader is as sure of or reads the same way"""
+    texts = []
+    for row, text, sure in table(folder/'machine.tsv'):
+        own = readings and readings[int(row)]
+        if not own: texts.append(text if float(sure) >= least else None)
+        elif float(sure) >= least or 'error' in own or own['rotation']: texts.append(None)
+        else: texts.append(own['text'] if own['confidence'] >= least or own['text'] == plain(text) else None)
+    return texts
+
+def read_by_us(folder): return [json.loads(row) for row in (folder/'readings.jsonl').read_text(encoding='utf-8').splitlines()]
+
+def more(run, data, least, own):
+    "Caches of labelled words, of words with a machine's labels and with our own, and of seasoning"
+    sets = [(name, folder, valid, list(all_labels(open_source(Path(data)/folder)))) for name, folder, valid in (
+        ('real_IC03', 'IC03_train', False), ('valid_IC03_train', 'IC03_train', True),
+        ('season_WIRES', 'WIRES', False), ('season_PLATES', 'PLATES', False), ('season_SROIE', 'SROIE_words', False))]
+    for folder in ('TEXTMASK', 'POSTERS'):
+        sets.append((f'machine_{folder}', folder, False, machine_labels(Path(data)/folder, least)))
+        if own: sets.append((f'own_{folder}', folder, False, machine_labels(Path(data)/folder, least, read_by_us(own/folder))))
+    for name, folder, valid, texts in sets:
+        if not (run/name).exists(): print(cache(one_side(Path(data)/folder, texts, valid), run/name), flush=True)
 
 def pack(run, out, megabytes, quality):
     "Caches as JPEG: `<cache>-<k>.npz` of at most so many megabytes, with the texts"
@@ -459,6 +472,7 @@ def main(args=None):
     parser.add_argument('--data', default='../shared/data', help='folder of the sets of crops')
     parser.add_argument('--sets', nargs='+', default=['IIIT5K_train', 'SVT_train', 'IC15_train', 'MLTlike_train'])
     parser.add_argument('--least', type=float, default=.9, help="score from which a machine's label counts")
+    parser.add_argument('--own', type=Path, help='folder into which `mnsp data label SET --out FOLDER/SET` wrote, for `more`')
     parser.add_argument('--size', choices=sizes, default='mini', help='of the encoder')
     parser.add_argument('--method', choices=methods, default='mnsp', help='of pre-training')
     parser.add_argument('--steps', type=int, default=4000, help='of the optimizer, in all')
@@ -486,7 +500,7 @@ def main(args=None):
         fonts=lambda: choose_fonts(a.run, a.fonts),
         render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
         crops=lambda: crops(a.run, a.data, a.sets),
-        more=lambda: more(a.run, a.data, a.least),
+        more=lambda: more(a.run, a.data, a.least, a.own),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
                                   a.start_from),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
