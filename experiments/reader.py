@@ -87,7 +87,7 @@ class Pool:
         part = np.searchsorted(self.ends, at, 'right')
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
-shares = {'real*': .52, 'machine*': .33, 'own*': .07, 'season*': .1} # of the real crops of a batch, where there are such caches
+shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1} # of the real crops of a batch, where there are such caches
 blank = .012 # share of a batch on which nothing is written
 
 class Data:
