@@ -92,10 +92,11 @@ blank = .012 # share of a batch on which nothing is written
 
 class Data:
     "Real crops and rendered words, mixed; real ones are changed more, since they are few"
-    def __init__(self, run, real=.35, max_len=24):
+    def __init__(self, run, real=.35, max_len=24, kinds=tuple(shares)):
         self.rough, self.mild = FinetuneAugment(.8, .7, .4, .5), FinetuneAugment(.5, .15, .3, .1)
         self.other_look = GuidanceView('medium')
-        kinds = [*((real*share, name, self.roughly) for name, share in shares.items()),
+        whole = sum(shares[k] for k in kinds)
+        kinds = [*((real*shares[k]/whole, k, self.roughly) for k in kinds),
                  (1-real, 'street*[0-9]', self.mildly), (blank, 'blank*[0-9]', self.mildly)]
         kinds = [(share, sorted(run.glob(name)), change) for share, name, change in kinds if share]
         total = sum(share for share, folders, _ in kinds if folders)
@@ -262,13 +263,13 @@ def refitted(encoder, cfg):
     if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
     return weights
 
-def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout, seed):
+def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout, seed, kinds):
     "Learn to read"
     torch.manual_seed(seed)
     model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
-    loader = Batches(Data(run, real), batch_size, model.recognizer.charset, grow, seed=seed)
+    loader = Batches(Data(run, real, kinds=kinds), batch_size, model.recognizer.charset, grow, seed=seed)
     options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed, size=size, grow=grow,
-                   start=start, average=average)
+                   start=start, average=average, kinds=sorted(kinds))
     options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
     loss = lambda out, *_: out['loss'].clone()
     fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
@@ -483,6 +484,7 @@ def main(args=None):
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
+    parser.add_argument('--kinds', nargs='+', choices=shares, default=tuple(shares), help='of real crops, for `finetune`')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
     parser.add_argument('--seed', type=int, default=0, help='of new weights and of what each step draws')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')
@@ -504,7 +506,7 @@ def main(args=None):
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
                                   a.start_from),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
-                                  a.grow, a.start, a.real, a.average, a.dropout, a.seed),
+                                  a.grow, a.start, a.real, a.average, a.dropout, a.seed, a.kinds),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),
         pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
     steps[a.step]()
