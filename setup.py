@@ -43,7 +43,7 @@ setup(
     include_package_data=True,
     zip_safe=False,
     install_requires=lines("requirements"),
-    extras_require={**extras, "dev": [line for extra in extras.values() for line in extra]},
+    extras_require={**extras, "dev": [line for name, extra in extras.items() if name != "detect" for line in extra]}, # OpenCV
     entry_points={
         "console_scripts": lines("console_scripts"),
         "nbdev": [f"{package}={package}._modidx:d"],

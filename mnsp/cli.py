@@ -9,7 +9,7 @@ __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', '
            'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption',
            'OutsideOption', 'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune',
            'plot', 'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split',
-           'data_label', 'main']
+           'data_label', 'data_crop', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
 import json
@@ -642,7 +642,7 @@ def _escaped(text, which=_controls):
     "Characters that do something, as Python writes them"
     return which.sub(lambda c: ascii(c[0])[1:-1], text)
 
-def _answer(name, reading, as_json, say): # -> is it an error?
+def _answer(name, reading, as_json, say, **more): # -> is it an error?
     "Print one answer"
     if isinstance(name, bytes): name = '-'
     if failed := isinstance(reading, Exception):
@@ -651,7 +651,7 @@ def _answer(name, reading, as_json, say): # -> is it an error?
         say(f'mnsp: {name} cannot be read: {why}', file=sys.stderr)
     answer = dict(error=why) if failed else reading.to_dict()
     plain = not (sys.stdout.encoding or '').lower().startswith('utf')  # else escaped, but not as JSON is
-    if as_json: say(json.dumps(dict(file=name, **answer), ensure_ascii=plain))
+    if as_json: say(json.dumps(dict(file=name, **more, **answer), ensure_ascii=plain))
     elif not failed: say(f'{_escaped(name, _breaks)}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
 
@@ -681,8 +681,29 @@ def _draw_readings(path, shown, urls):
     from mnsp.reading import show_readings
     with _figures(): show_readings(*zip(*shown), urls=urls).savefig(path, dpi=120, bbox_inches='tight')
 
+# %% ../nbs/20_cli.ipynb #32c00001
+def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
+    "Read the words of photographs in their places; `file#number` is a word's name"
+    from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
+    from mnsp.sources import BrokenImage
+    find, failed = detector(detect) if detect else None, 0
+    for file in _files(files, None):
+        im, places = boxes_found(file, find) if find else words_of(file, boxes)
+        found, texts = cut(im, places, least=1), []
+        readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
+        for k, (box, crop, why, _) in enumerate(found):
+            reading = next(readings) if crop else BrokenImage(f'{file}#{k}', why)
+            failed += _answer(f'{file}#{k}', reading, as_json, lambda text, file=None: print(text, file=file, flush=True),
+                              box=box.points)
+            texts.append(reading.text if crop else None)
+        if draw: drawn_in(im, places, texts).save(draw, 'png')
+        if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
+    if failed: raise typer.Exit(1)
+
+
 # %% ../nbs/20_cli.ipynb #559f5324
 most_drawn = 24 # pictures on the sheet of `read --attention`
+_detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
 
 @app.command()
 def read(
@@ -700,6 +721,11 @@ def read(
                        typer.Option(help="Text file of the words that can occur, one a line.")] = None,
     urls: Annotated[bool,
                     typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")] = False,
+    boxes: Annotated[Optional[Path],
+                     typer.Option(help="Annotation of the photographs: read the words in their boxes.")] = None,
+    detect: Annotated[Optional[str], typer.Option(help=_detect)] = None,
+    draw: Annotated[Optional[Path],
+                    typer.Option(help="PNG file: the photograph with its words, for --boxes and --detect.")] = None,
     tta: TtaOption = True, batch_size: BatchOption = 32, device: DeviceOption = 'auto',
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
@@ -710,6 +736,12 @@ def read(
     reader = _trained(weights, device)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     words = _lexicon(lexicon) if lexicon else None
+    if boxes or detect:
+        if attention: raise ValueError("--attention is for pictures of one word, not for --boxes or --detect")
+        if draw and len(pictures) > 1: raise ValueError("--draw takes one photograph")
+        return _read_photos(reader, pictures, boxes, detect, draw, as_json,
+                            batch_size=batch_size, beams=beams, lexicon=words, tta=tta)
+    if draw: raise ValueError("--draw needs --boxes FILE or --detect rapidocr")
     if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
@@ -772,7 +804,7 @@ def export(
     except ImportError as e: raise ValueError(str(e)) from None
 
 # %% ../nbs/20_cli.ipynb #00000012
-data_app = typer.Typer(no_args_is_help=True, help="Check, convert, cache, split and label data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Crop, check, convert, cache, split and label data sets.")
 app.add_typer(data_app, name='data')
 _source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, "
                 "or a JSON file with a mixture.")
@@ -860,10 +892,34 @@ def data_label(
     made = label(source, out, _trained(weights, device), least, batch_size, **columns)
     typer.echo(f'{made.table()} in {made.path}')
 
+# %% ../nbs/20_cli.ipynb #32c00003
+_boxes = ("Boxes, a file or a folder of files: ICDAR, MLT, COCO-Text, TextOCR, Total-Text, CTW1500, ArT, COCO, YOLO, docTR, "
+          "mmocr, PPOCRLabel, Label Studio, LabelMe, VIA. With --detect: a folder of photographs.")
+
+@data_app.command('crop')
+def data_crop(
+    annotations: Annotated[Path, typer.Argument(help=_boxes)],
+    out: Annotated[Path, typer.Option('--out', '-o', help="Folder to write; must not exist.")],
+    images: Annotated[Optional[Path], typer.Option(help="Folder of the photographs; left out: around the annotations.")] = None,
+    margin: Annotated[float, typer.Option(help="Added on each side, share of the word's height.", min=0, max=2)] = 0.,
+    least: Annotated[int, typer.Option(help="Pixels that the shorter side must have.", min=1)] = 8,
+    turn: Annotated[bool, typer.Option('--turn', help="Turn crops that are much higher than wide.")] = False,
+    detect: Annotated[Optional[str], typer.Option(help=_detect)] = None,
+    workers: WorkersOption = 0,
+):
+    "Cut the words out of photographs. Called again, it goes on."
+    from mnsp.crops import crop, detector
+    from mnsp.crops import detect as look
+    if detect:
+        images, out_boxes = annotations, out.with_name(f'{out.name}.boxes.json')
+        annotations = look(images, out_boxes, detector(detect))
+    typer.echo(crop(annotations, out, images, margin, least, turn, workers))
+
+
 # %% ../nbs/20_cli.ipynb #00000014
 def _as_options(message): # of an error
     "The same, with options for arguments: `pass urls=True` -> `pass --urls`, `batch_size` -> `--batch-size`"
-    commands = demo, pretrain, finetune, evaluate, read, web_page, data_check, data_convert, data_cache, data_label
+    commands = demo, pretrain, finetune, evaluate, read, web_page, data_check, data_convert, data_cache, data_label, data_crop
     names = {name for command in commands for name in signature(command).parameters}
     pattern = rf"(?<![\w./-])(?:({'|'.join(names)})=(True\b)?|({'|'.join(n for n in names if '_' in n)})\b)"
     def option(found):
