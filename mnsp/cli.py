@@ -528,13 +528,14 @@ def _rules(name):
     except ImportError as e: raise ValueError(str(e)) from None
 
 def _draw(result, sources, folder):
-    "Calibration, accuracy by length and height, worst readings"
-    from mnsp.diagnosis import calibration, show_breakdown, show_calibration, show_worst
+    "Calibration, accuracy by length and height, confused letters, worst readings"
+    from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
     if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
     name = 'this model'
     with _figures():
         pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
-                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources))
+                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources),
+                        confusions=show_confusions(confusions(result.readings)))
         for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
 
 def _file(path, option, kind):
@@ -564,6 +565,13 @@ _printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --js
 _as_read = ("Read each picture as `read` does, tall ones in three rotations, long ones in windows; left out: as "
             "benchmarks are read, each resized to one shape.")
 
+def _trusted(result, least):
+    "What is left if only sure readings count"
+    from mnsp.diagnosis import trusted
+    share, right = trusted(result.readings, least)
+    of_these = f'{right:.2f} % of these are right' if share else 'so there is none to be right'
+    return f'with confidence from {least:g}: {share:.2f} % of the pictures are read; {of_these}'
+
 @app.command()
 @_together
 def evaluate(
@@ -578,7 +586,11 @@ def evaluate(
                      typer.Option(help="english (ignores case, symbols), or chinese (FudanVI's).")] = 'english',
     peers: Annotated[bool, typer.Option('--peers', help="Print the result beside published ones.")] = False,
     pictures: Annotated[Optional[Path],
-                        typer.Option(help="Folder for pictures: calibration, breakdown, worst.")] = None,
+                        typer.Option(help="Folder for pictures: calibration, breakdown, confusions, worst.")] = None,
+    confusions: Annotated[bool, typer.Option('--confusions', help="Say which letters are taken for which.")] = False,
+    least_confidence: Annotated[Optional[float],
+                                typer.Option(help="Say how many are read with so much confidence, and how many of these "
+                                                  "are right.", min=0, max=1)] = None,
     readings: Annotated[Optional[Path],
                         typer.Option(help="CSV file of all labels and readings; ' before what would be a formula.")] = None,
     as_json: Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")] = False,
@@ -588,10 +600,12 @@ def evaluate(
     device: DeviceOption = 'auto',
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
+    from mnsp import diagnosis as d
     from mnsp import evaluate as e
     from mnsp.benchmarks import beside_peers, known_sets
     from mnsp.machine import processes, rank
-    if peers and as_json: raise ValueError("--peers is a table: leave out --json")
+    if as_json and (peers or confusions or least_confidence is not None):
+        raise ValueError("--peers, --confusions and --least-confidence are tables: leave out --json")
     columns = _columns(image_column, text_column, pattern)
     sources, compare = _to_evaluate(data, union14m, subset, columns), _rules(rules)
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
@@ -616,6 +630,8 @@ def evaluate(
         for note in result.notes(): typer.echo(note, err=True)
         typer.echo(json.dumps({k: v for k, v in result.to_dict().items() if k in _printed}, indent=1))
     else: typer.echo(result.table())
+    if least_confidence is not None: typer.echo(_trusted(result, least_confidence))
+    if confusions: typer.echo('\n' + d.confusions_table(d.confusions(result.readings)))
     if pictures: _draw(result, sources, pictures)
     if peers: typer.echo('\n' + beside_peers(result))
 

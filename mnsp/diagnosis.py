@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['Calibration', 'calibration', 'show_calibration', 'Group', 'wilson', 'accuracy_by', 'by_length', 'by_height',
-           'groups_table', 'show_breakdown', 'worst_readings', 'text_fonts', 'show_worst']
+           'groups_table', 'show_breakdown', 'confusions', 'confusions_table', 'text_fonts', 'show_confusions',
+           'trusted', 'worst_readings', 'show_worst']
 
 # %% ../nbs/14b_diagnosis.ipynb #00000003
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -172,6 +174,65 @@ def show_breakdown(
     axes[0].legend(loc='best', fontsize=8)
     return fig
 
+# %% ../nbs/14b_diagnosis.ipynb #32b00001
+def confusions(
+    readings: list, # of `ScoredReading`; broken pictures are left out
+) -> Counter: # (character, what was read for it) -> how often; '' for nothing
+    "Letters taken for others, left out, or read where there are none; case counts"
+    found = Counter()
+    for r in readings:
+        if r.broken: continue
+        for kind, i, j in Levenshtein.editops(r.true, r.pred):
+            found['' if kind == 'insert' else r.true[i], '' if kind == 'delete' else r.pred[j]] += 1
+    return found
+
+def confusions_table(
+    found: Counter, # from `confusions`
+    n: int = 20, # the most frequent
+) -> str:
+    "What is confused most, as text"
+    lines = [f'{count:6d}  {true or "∅"} → {read or "∅"}' for (true, read), count in found.most_common(n)]
+    return '\n'.join([f'{sum(found.values()):6d}  changes from label to reading; ∅: nothing', *lines])
+
+def text_fonts() -> list: # names of font families
+    "DejaVu and the fonts of this machine that have Chinese characters"
+    installed = {f.name for f in font_manager.fontManager.ttflist}
+    wide = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'SimHei',
+            'PingFang SC')
+    return ['DejaVu Sans', *(name for name in wide if name in installed)]
+
+def show_confusions(
+    found: Counter, # from `confusions`
+    n: int = 20, # the characters that are misread most often
+) -> Figure:
+    "A table in shades: rows are what stands there, columns what was read"
+    worst = Counter()
+    for (true, _), count in found.items(): worst[true] += count
+    rows = [true for true, _ in worst.most_common(n)]
+    read = Counter()
+    for (true, pred), count in found.items(): read[pred] += count*(true in rows)
+    columns = [pred for pred, count in read.most_common(n) if count]
+    counts = np.array([[found[true, pred] for pred in columns] for true in rows]).reshape(len(rows), len(columns))
+    fig, ax = plt.subplots(figsize=(1.2+.24*max(8, len(columns)), 1+.24*max(4, len(rows))), layout='constrained')
+    if counts.size: ax.imshow(counts, cmap='Blues', vmin=0)
+    for y, x in np.argwhere(counts):
+        ax.text(x, y, counts[y, x], ha='center', va='center', fontsize=6,
+                color='white' if 2*counts[y, x] > counts.max() else 'black')
+    names = [[c or '∅' for c in side] for side in (columns, rows)]
+    ax.set(xticks=range(len(columns)), yticks=range(len(rows)), xlabel='read', ylabel='stands there')
+    ax.set_xticklabels(names[0], parse_math=False, family=text_fonts())
+    ax.set_yticklabels(names[1], parse_math=False, family=text_fonts())
+    return fig
+
+# %% ../nbs/14b_diagnosis.ipynb #32b00004
+def trusted(
+    readings: list, # of `ScoredReading`
+    least: float, # confidence, 0..1
+) -> tuple: # percent of all pictures, percent of these that are right (nan: there are none)
+    "What is read with at least so much confidence"
+    sure = [r.right for r in readings if not r.broken and r.confidence >= least]
+    return 100*len(sure)/max(1, len(readings)), 100*sum(sure)/len(sure) if sure else math.nan
+
 # %% ../nbs/14b_diagnosis.ipynb #0000001a
 def worst_readings(
     evaluation: Evaluation, # with its readings
@@ -182,13 +243,6 @@ def worst_readings(
     wrong = [r for r in evaluation.readings if not r.right and not r.broken]
     rows = [(Levenshtein.distance(text(r.pred), text(r.true)), r) for r in wrong]
     return sorted(rows, key=lambda row: (-row[0], -row[1].confidence))[:n]
-
-def text_fonts() -> list: # names of font families
-    "DejaVu and the fonts of this machine that have Chinese characters"
-    installed = {f.name for f in font_manager.fontManager.ttflist}
-    wide = ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'SimHei',
-            'PingFang SC')
-    return ['DejaVu Sans', *(name for name in wide if name in installed)]
 
 # %% ../nbs/14b_diagnosis.ipynb #0000001b
 def show_worst(
