@@ -62,6 +62,9 @@ def perspective(target, source): # four points each
 
 def straightened(im, points, margin=0.): # PIL picture; margin: share of the word's height
     "The word within the polygon, level, in its own size"
+    if not np.isfinite(points).all(): raise BrokenImage('box', 'outside')
+    size = np.array(im.size)
+    points = np.clip(points, -size/2, 1.5*size)           # no box takes more memory than four photographs
     top, bottom = widened(*edges(points), margin)
     (left, upper), (right, lower) = np.r_[top, bottom].min(0), np.r_[top, bottom].max(0)
     box = max(0, round(left)), max(0, round(upper)), min(im.width, round(right)), min(im.height, round(lower))

@@ -446,7 +446,12 @@ def test_ways_to_evaluate(tmp_path, trained, words):
     code, stdout, stderr = run(*command, '--subset', some, '--json', '--pictures', tmp_path / 'pictures')
     assert code == 0, stderr
     assert json.loads(stdout)['sets']['words']['n'] == 2
-    assert {p.name for p in (tmp_path / 'pictures').iterdir()} == {'calibration.png', 'breakdown.png', 'worst.png'}
+    drawn = {p.name for p in (tmp_path / 'pictures').iterdir()}
+    assert drawn == {'calibration.png', 'breakdown.png', 'confusions.png', 'worst.png'}
+    code, stdout, stderr = run(*command, '--confusions', '--least-confidence', '0')
+    assert code == 0 and 'with confidence from 0: 100.00 % of the pictures are read' in stdout, stderr
+    assert 'changes from label to reading' in stdout
+    one_line_error(*run(*command, '--confusions', '--json'), 'leave out --json')
     some.write_text('0.png\nnone.png\n', encoding='utf-8')
     one_line_error(*run(*command, '--subset', some), 'none.png')
     one_line_error(*run(*command, '--peers'), 'words')

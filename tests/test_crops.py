@@ -1,0 +1,88 @@
+"Photographs with boxes, as a user has them, through the command line"
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mnsp.boxes import read_boxes
+from mnsp.crops import crop
+from mnsp.sources import DataError, open_source
+from tests.test_cli import one_line_error, run
+
+
+@pytest.fixture
+def shop(tmp_path):
+    "Two photographs, each with two bright words"
+    (tmp_path/'photos').mkdir()
+    for k in range(2):
+        photo = Image.fromarray(np.random.default_rng(k).integers(0, 90, (120, 300, 3), np.uint8))
+        for x in (20, 160): ImageDraw.Draw(photo).rectangle((x, 40, x+99, 69), (250, 240, 230))
+        photo.save(tmp_path/f'photos/shop {k}.jpg', quality=95)
+    return tmp_path
+
+
+def label_txt(shop, texts=('OPEN', 'Café')):
+    "PPOCRLabel's file"
+    def word(x, text): return dict(transcription=text, points=[[x, 40], [x+100, 40], [x+100, 70], [x, 70]], difficult=False)
+    lines = [f'photos/shop {k}.jpg\t'+json.dumps([word(20, texts[0]), word(160, texts[1])], ensure_ascii=False) for k in range(2)]
+    (shop/'Label.txt').write_text('\n'.join(lines), encoding='utf-8')
+    return shop/'Label.txt'
+
+
+def test_photographs_to_crops_to_labels(shop):
+    code, stdout, stderr = run('data', 'crop', label_txt(shop), '--out', shop/'crops')
+    assert code == 0, stderr
+    assert stdout.strip().endswith('4 crops of 2 photographs, with text')
+    made = open_source(shop/'crops')
+    assert [made.label(i) for i in range(4)] == ['OPEN', 'Café']*2 and {made[i][0].size for i in range(4)} == {(100, 30)}
+    assert all(np.asarray(made[i][0])[3:-3, 3:-3].min() > 200 for i in range(4))           # nothing but the words
+    rows = (shop/'crops/origin.tsv').read_text(encoding='utf-8').splitlines()
+    assert rows[1].split('\t') == ['images/photos/shop 0/001.png', 'photos/shop 0.jpg',
+                                   '[[160.0, 40.0], [260.0, 40.0], [260.0, 70.0], [160.0, 70.0]]', '0', 'Café']
+    one_line_error(*run('data', 'crop', shop/'Label.txt', '--out', shop/'crops'), 'exists')
+
+
+def test_some_words_without_text_stay(shop):
+    made = crop(label_txt(shop, ('OPEN', '')), shop/'crops', bar=False)
+    assert (made.n, made.labelled) == (4, 2)
+    source = open_source(made.path)
+    assert [source.label(i) for i in range(len(source))] == ['OPEN', None]*2
+
+
+@pytest.mark.parametrize('name, text', [
+    ('Label.txt', 'photos/shop 0.jpg\t[{"transcription": "a"}]'), ('a.json', '{"a": 3}'), ('a.json', '[]'), ('a.json', 'null'),
+    ('a.json', '{"shapes": [{"label": "a", "points": [[0, "x"], [1, 2]]}], "imagePath": "a.png"}'), ('a.xml', '<a><image/>'),
+    ('gt_a.txt', 'some words\nand more\n'), ('a.json', '{"a": {"polygons": [[[0, 0], [1, 1], [2, 2]]]}}'), ('a.txt', '\xff\xfe'),
+    ('a.json', '['*5000+']'*5000)])
+def test_what_is_no_annotation_is_said(tmp_path, name, text):
+    (tmp_path/name).write_text(text, encoding='latin-1')
+    with pytest.raises(DataError, match=name): read_boxes(tmp_path/name)
+
+
+def test_names_cannot_lead_out_of_the_folder(shop):
+    (shop/'a.json').write_text(json.dumps({'../../evil': dict(polygons=[]), '/etc/evil.png': dict(polygons=[])}))
+    with pytest.raises(DataError, match='no photograph found'): crop(shop/'a.json', shop/'crops', bar=False)
+    doc = {f'../{shop.name}/photos/shop {k}.jpg': dict(polygons=[[[20, 40], [120, 40], [120, 70], [20, 70]]]) for k in range(2)}
+    (shop/'inner').mkdir(); (shop/'inner/a.json').write_text(json.dumps(doc))
+    made = crop(shop/'inner/a.json', shop/'crops', shop/'photos', bar=False)
+    inside = {p for p in shop.rglob('000.png')}
+    assert made.n == 2 and all(p.is_relative_to(made.path/'images') for p in inside)
+
+
+def test_photographs_that_cannot_be_used_are_counted(shop):
+    file = label_txt(shop)
+    (shop/'photos/shop 1.jpg').write_bytes(b'no picture')
+    made = crop(file, shop/'crops', bar=False)
+    assert (made.n, made.broken) == (2, [('photos/shop 1.jpg', 'unreadable')]) and 'photographs left out: 1 unreadable' in str(made)
+
+
+def test_numbers_that_are_none(shop):
+    "Infinite, huge and empty boxes are left out; none takes the memory"
+    def box(*points): return [list(p) for p in points]
+    polygons = [box((0, 0), (1e9, 0), (1e9, 1e9), (0, 1e9)), box((5, 5), (5, 5), (5, 5), (5, 5)), box((20, 40), (120, 41), (120, 70), (20, 70)),
+                box((float('inf'), 0), (1, 0), (1, 1), (0, 1)), box((float('nan'), 0), (1, 0), (1, 1), (0, 1)),
+                box((-1e7, 3), (1e7, 2), (1e7, 70), (-1e7, 75))]
+    (shop/'a.json').write_text(json.dumps({'shop 0.jpg': dict(polygons=polygons)}))
+    made = crop(shop/'a.json', shop/'crops', shop/'photos', bar=False)
+    assert 1 <= made.n <= 3 and all(w*h <= 300*120*4 for w, h in (im.size for im, _ in open_source(made.path)))
