@@ -7,11 +7,12 @@ __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', '
            'EpochsOption', 'BatchOption', 'TtaOption', 'EvaluateTtaOption', 'DeviceOption', 'AccumulateOption',
            'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption',
            'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption',
-           'OutsideOption', 'BrokenOption', 'most_drawn', 'data_app', 'SourceArgument', 'demo', 'pretrain', 'finetune',
-           'plot', 'evaluate', 'read', 'web_page', 'export', 'data_check', 'data_convert', 'data_cache', 'data_split',
-           'data_label', 'data_crop', 'main']
+           'OutsideOption', 'BrokenOption', 'ConfigOption', 'SaveConfigOption', 'most_drawn', 'data_app',
+           'SourceArgument', 'demo', 'pretrain', 'finetune', 'plot', 'evaluate', 'read', 'web_page', 'export',
+           'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label', 'data_crop', 'main']
 
 # %% ../nbs/20_cli.ipynb #00000003
+import difflib
 import json
 import os
 import re
@@ -27,6 +28,10 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+try: import tomllib
+except ImportError: import tomli as tomllib # Python 3.10
+
 
 # %% ../nbs/20_cli.ipynb #00000006
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -104,6 +109,43 @@ OutsideOption = Annotated[float,
 BrokenOption = Annotated[float,
                          typer.Option(help="Largest share of broken pictures; with more of them the run ends.",
                                       min=0, max=1)]
+
+# %% ../nbs/20_cli.ipynb #32a00001
+def _from_config(context: typer.Context, path: Optional[Path]):
+    "Let the options of a TOML file be the defaults"
+    if path is None: return
+    try: given = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise ValueError(f"--config {path}: cannot be read as TOML ({e})") from None
+    options = {o.lstrip('-'): p for p in context.command.params for o in p.opts if p.name not in _not_kept}
+    for key, value in given.items():
+        if key not in options:
+            known = difflib.get_close_matches(key, options, 1)
+            raise ValueError(f"--config {path}: no option {key!r}" + (f"; is it {known[0]}?" if known else ''))
+        if isinstance(value, dict) or isinstance(value, list) and not options[key].multiple:
+            raise ValueError(f"--config {path}: {key} takes one value")
+    context.default_map = {options[key].name: value if isinstance(value, (list, bool)) or not options[key].multiple else [value]
+                           for key, value in given.items()}
+    return path
+
+def _save_config(context, path):
+    "Write the options that were given, as TOML, and end"
+    from mnsp.machine import write_atomically
+    said = {p.opts[0].lstrip('-'): context.params[p.name] for p in context.command.params
+            if p.name not in _not_kept and context.get_parameter_source(p.name).name != 'DEFAULT'}
+    def plain(value):
+        if isinstance(value, (list, tuple)): return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+    lines = [f'{key} = {json.dumps(plain(value), ensure_ascii=False)}\n' for key, value in said.items() if value is not None]
+    write_atomically(path, lambda p: p.write_text(''.join(lines), encoding='utf-8'))
+    typer.echo(f'{path}: {len(lines)} options, for --config')
+    raise typer.Exit
+
+_not_kept = 'config', 'save_config', 'resume', 'help'
+ConfigOption = Annotated[Optional[Path], typer.Option('--config', is_eager=True, callback=_from_config,
+                                                      help="TOML file of options; those given here go first.")]
+SaveConfigOption = Annotated[Optional[Path], typer.Option('--save-config', help="Write the options given to this TOML file, "
+                                                                                "and do nothing else.")]
 
 # %% ../nbs/20_cli.ipynb #319e59d6
 def _on(device):
@@ -324,9 +366,10 @@ def pretrain(
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
-    device: DeviceOption = 'auto',
+    config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
+    if save_config: _save_config(context, save_config)
     from mnsp import pretrain as p
     from mnsp.training import mae_recipe, usual
     cfg, frozen = _method(method, preset, teacher, settings or [])
@@ -442,9 +485,10 @@ def finetune(
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
     max_outside: OutsideOption = .2,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
-    device: DeviceOption = 'auto',
+    config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
     "Train a recogniser on labelled words, from a pre-trained encoder; `read` and `evaluate` take its OUT."
+    if save_config: _save_config(context, save_config)
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.data import check_labels

@@ -501,3 +501,21 @@ def test_read_into_a_closed_pipe(words):
     done = subprocess.run(f'"{sys.executable}" -m mnsp read "{words}" --batch-size 4 | head -1', shell=True, capture_output=True,
                           text=True)
     assert len(done.stdout.splitlines()) == 1 and 'Traceback' not in done.stderr and 'Broken pipe' not in done.stderr
+
+
+def test_options_may_lie_in_a_file(tmp_path, words):
+    "--save-config writes them, --config takes them, the command line goes first"
+    file = tmp_path / 'run.toml'
+    code, stdout, stderr = run('pretrain', '--data', words, '--data', words, '--preset', 'nano', '--steps', 3,
+                               '--set', 'mask_ratio=.6', '--batch-size', 8, '--workers', 0, '--out', tmp_path / 'a', '--save-config', file)
+    assert (code, (tmp_path / 'a').exists()) == (0, False), stderr
+    code, stdout, stderr = run('pretrain', '--config', file, '--steps', 2, '--out', tmp_path / 'b')
+    assert code == 0, stderr
+    made = json.loads((tmp_path / 'b/run.json').read_text(encoding='utf-8'))['settings']
+    assert [made[k] for k in ('steps', 'batch_size', 'preset', 'settings')] == [2, 8, 'nano', ['mask_ratio=.6']]
+    assert len(made['data']) == 2
+    wrong = {'stepz = 3': 'is it steps?', 'steps = [3]': 'one value', 'steps = "many"': 'steps', 'steps': 'as TOML'}
+    for text, said in wrong.items():
+        file.write_text(text, encoding='utf-8')
+        code, stdout, stderr = run('pretrain', '--config', file, '--data', words, '--out', tmp_path / 'c')
+        assert code and said in stderr and 'Traceback' not in stderr, stderr

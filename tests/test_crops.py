@@ -52,7 +52,8 @@ def test_some_words_without_text_stay(shop):
 
 @pytest.mark.parametrize('name, text', [
     ('Label.txt', 'photos/shop 0.jpg\t[{"transcription": "a"}]'), ('a.json', '{"a": 3}'), ('a.json', '[]'), ('a.json', 'null'),
-    ('a.json', '{"shapes": [{"label": "a", "points": [[0, "x"], [1, 2]]}], "imagePath": "a.png"}'), ('a.xml', '<a><image/>'),
+    ('a.json', '{"shapes": [{"label": "a", "points": [[0, "x"], [1, 2]]}], "imagePath": "a.png"}'),
+    ('a.xml', '<a><image/>'),
     ('gt_a.txt', 'some words\nand more\n'), ('a.json', '{"a": {"polygons": [[[0, 0], [1, 1], [2, 2]]]}}'), ('a.txt', '\xff\xfe'),
     ('a.json', '['*5000+']'*5000)])
 def test_what_is_no_annotation_is_said(tmp_path, name, text):
@@ -80,7 +81,8 @@ def test_photographs_that_cannot_be_used_are_counted(shop):
 def test_numbers_that_are_none(shop):
     "Infinite, huge and empty boxes are left out; none takes the memory"
     def box(*points): return [list(p) for p in points]
-    polygons = [box((0, 0), (1e9, 0), (1e9, 1e9), (0, 1e9)), box((5, 5), (5, 5), (5, 5), (5, 5)), box((20, 40), (120, 41), (120, 70), (20, 70)),
+    polygons = [box((0, 0), (1e9, 0), (1e9, 1e9), (0, 1e9)), box((5, 5), (5, 5), (5, 5), (5, 5)),
+                box((20, 40), (120, 41), (120, 70), (20, 70)),
                 box((float('inf'), 0), (1, 0), (1, 1), (0, 1)), box((float('nan'), 0), (1, 0), (1, 1), (0, 1)),
                 box((-1e7, 3), (1e7, 2), (1e7, 70), (-1e7, 75))]
     (shop/'a.json').write_text(json.dumps({'shop 0.jpg': dict(polygons=polygons)}))
