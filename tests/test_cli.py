@@ -506,8 +506,9 @@ def test_read_into_a_closed_pipe(words):
 def test_options_may_lie_in_a_file(tmp_path, words):
     "--save-config writes them, --config takes them, the command line goes first"
     file = tmp_path / 'run.toml'
-    code, stdout, stderr = run('pretrain', '--data', words, '--data', words, '--preset', 'nano', '--steps', 3,
-                               '--set', 'mask_ratio=.6', '--batch-size', 8, '--workers', 0, '--out', tmp_path / 'a', '--save-config', file)
+    given = '--preset', 'nano', '--steps', 3, '--set', 'mask_ratio=.6', '--batch-size', 8, '--workers', 0
+    given = *given, '--data', words, '--data', words, '--out', tmp_path / 'a'
+    code, stdout, stderr = run('pretrain', *given, '--save-config', file)
     assert (code, (tmp_path / 'a').exists()) == (0, False), stderr
     code, stdout, stderr = run('pretrain', '--config', file, '--steps', 2, '--out', tmp_path / 'b')
     assert code == 0, stderr

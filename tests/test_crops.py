@@ -75,7 +75,8 @@ def test_photographs_that_cannot_be_used_are_counted(shop):
     file = label_txt(shop)
     (shop/'photos/shop 1.jpg').write_bytes(b'no picture')
     made = crop(file, shop/'crops', bar=False)
-    assert (made.n, made.broken) == (2, [('photos/shop 1.jpg', 'unreadable')]) and 'photographs left out: 1 unreadable' in str(made)
+    assert (made.n, made.broken) == (2, [('photos/shop 1.jpg', 'unreadable')])
+    assert 'photographs left out: 1 unreadable' in str(made)
 
 
 def test_numbers_that_are_none(shop):
