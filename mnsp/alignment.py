@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .decoder import fill_grid
+from .masking import fill_grid
 from .teacher import centre_features, pool_features
 
 # %% ../nbs/09_alignment.ipynb #00000006
@@ -88,13 +88,14 @@ def column_features(
     tokens: torch.Tensor, # [B, 1 + N, D], [cls] first; under a mask, the visible ones
     grid: tuple, # (rows, cols) they lie on
     columns: int, # how many are wanted; divides cols
-    mask: torch.Tensor | None = None, # bool [B, N], True = hidden
+    keep: torch.Tensor | None = None, # int64 [B, n]: places of the visible tokens; None: all
 ) -> tuple: # float32 [B, columns, D]; bool [B, columns]: has the column a visible token?
     "Mean of the visible tokens in each stretch of a word; zero where all are hidden"
     patches = tokens[:, 1:].float()
-    if mask is None: mask = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device)
-    patches = fill_grid(patches, mask, patches.new_zeros(1, 1, patches.shape[2]))
-    seen = pool_features((~mask).float()[..., None], grid, (1, columns))    # share of a column's tokens
+    seen = torch.ones_like(patches[..., :1])
+    if keep is not None:
+        patches, seen = (fill_grid(x, keep, grid[0] * grid[1], x.new_zeros(1, 1, x.shape[2])) for x in (patches, seen))
+    seen = pool_features(seen, grid, (1, columns))                  # share of a column's tokens
     return pool_features(patches, grid, (1, columns)) / seen.clamp(min=1e-6), seen[..., 0] > 0
 
 class ColumnAlignment(nn.Module):
@@ -108,7 +109,7 @@ class ColumnAlignment(nn.Module):
         self.predictor = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self,
-        passes: list, # of (tokens [B, 1 + N, D], grid, mask or None), as `column_features` takes them
+        passes: list, # of (tokens [B, 1 + n, D], grid, keep or None), as `column_features` takes them
         guide: torch.Tensor, # [B, 1 + N, D] of the guidance view, whole
         grid: tuple, # (rows, cols) of the guide
     ) -> torch.Tensor: # scalar; 1: nothing is known

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .masking import finer_mask
+from .masking import finer_keep, hidden_mask
 
 # %% ../nbs/10_nsp.ipynb #00000007
 @dataclass(frozen=True)
@@ -83,43 +83,43 @@ class Views:
     def __init__(self,
         encoder, # `Encoder`
         scales: list, # pyramid, coarse first: float [B, 3, h, w]
-        make_mask, # scale -> bool [B, N], True = hidden
+        draw_keep, # scale -> int64 [B, n]: places of the visible tokens
         together: bool = False, # are the coarsest scale's places hidden at every scale, and from coarse context?
     ):
-        self.encoder, self.scales, self.make_mask, self.together = encoder, scales, make_mask, together
-        self.masks, self.full, self.masked, self.joint = {}, {}, {}, {}
+        self.encoder, self.scales, self.draw_keep, self.together = encoder, scales, draw_keep, together
+        self.kept, self.full, self.masked, self.joint = {}, {}, {}, {}
 
-    def mask(self, scale: int) -> torch.Tensor: # bool [B, N]
-        if scale not in self.masks:
+    def keep(self, scale: int) -> torch.Tensor: # int64 [B, n]
+        if scale not in self.kept:
             grid = self.encoder.cfg.grid
-            self.masks[scale] = (finer_mask(self.mask(0), grid(0), grid(scale)) if self.together and scale else
-                                 self.make_mask(scale))
-        return self.masks[scale]
+            self.kept[scale] = (finer_keep(self.keep(0), grid(0), grid(scale)) if self.together and scale else
+                                self.draw_keep(scale))
+        return self.kept[scale]
 
     def whole(self, scale: int) -> torch.Tensor: # [B, 1 + N, D]
         if scale not in self.full: self.full[scale] = self.encoder(self.scales[scale], scale=scale)
         return self.full[scale]
 
-    def visible(self, scale: int) -> torch.Tensor: # [B, 1 + N_visible, D]
+    def visible(self, scale: int) -> torch.Tensor: # [B, 1 + n, D]
         if scale not in self.masked:
-            self.masked[scale] = self.encoder(self.scales[scale], self.mask(scale), scale=scale)
+            self.masked[scale] = self.encoder(self.scales[scale], self.keep(scale), scale=scale)
         return self.masked[scale]
 
-    def context(self, scale: int) -> tuple: # tokens [B, 1 + M, D]; mask [B, N] of what they lack, None: nothing
+    def context(self, scale: int) -> tuple: # tokens [B, 1 + n, D]; keep [B, n], their places; None: all
         "What the next finer scale is told of this one"
-        return (self.visible(scale), self.mask(scale)) if self.together else (self.whole(scale), None)
+        return (self.visible(scale), self.keep(scale)) if self.together else (self.whole(scale), None)
 
-    def beside_coarse(self, scale: int) -> torch.Tensor: # [B, 1 + N_visible, D]
+    def beside_coarse(self, scale: int) -> torch.Tensor: # [B, 1 + n, D]
         "Visible tokens that have seen the whole next coarser view in the encoder"
         if scale not in self.joint:
-            self.joint[scale] = self.encoder(self.scales[scale], self.mask(scale), scale, self.scales[scale - 1])
+            self.joint[scale] = self.encoder(self.scales[scale], self.keep(scale), scale, self.scales[scale - 1])
         return self.joint[scale]
 
     def finest(self) -> torch.Tensor: # [B, 1 + N, D]
         return self.whole(len(self.scales) - 1)
 
-    def passes(self) -> list: # of (scale, tokens [B, 1 + N_visible, D], mask [B, N] or None), every one made
-        masked = [(k, tokens, self.masks[k]) for made in (self.masked, self.joint) for k, tokens in made.items()]
+    def passes(self) -> list: # of (scale, tokens [B, 1 + n, D], keep [B, n] or None), every one made
+        masked = [(k, tokens, self.kept[k]) for made in (self.masked, self.joint) for k, tokens in made.items()]
         return [(k, tokens, None) for k, tokens in self.full.items()] + masked
 
     def cls(self) -> list: # [B, D] of every pass made
@@ -135,15 +135,16 @@ def fill_in(
     other: Views | None = None, # of another look of the words: a task that looks at a coarse scale looks at its one
 ) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
     "Predict a scale's tokens from what the task knows"
-    mask, guide = views.mask(task.scale)[rows], None if guide is None else guide[rows]
+    keep, guide = views.keep(task.scale)[rows], None if guide is None else guide[rows]
     joint = task.coarse and task.visible and decoder.cfg.coarse_as == 'encoder'
-    coarse, unseen = (other or views).context(task.scale - 1) if task.coarse and not joint else (None, None)
-    coarse, unseen = (x if x is None else x[rows] for x in (coarse, unseen))
+    coarse, coarse_keep = (other or views).context(task.scale - 1) if task.coarse and not joint else (None, None)
+    coarse, coarse_keep = (x if x is None else x[rows] for x in (coarse, coarse_keep))
     if joint: known = views.beside_coarse(task.scale)[rows]
     elif task.visible: known = views.visible(task.scale)[rows]
-    else: known, mask = coarse[:, :1], torch.ones_like(mask)
+    else: known, keep = coarse[:, :1], keep[:, :0]
     if other and task.coarse: coarse, guide = None, coarse           # it is the guide, and the only one
-    return decoder(known, mask, task.scale, coarse, guide, unseen), mask
+    pred = decoder(known, keep, task.scale, coarse, guide, coarse_keep)
+    return pred, hidden_mask(keep, pred.shape[1])
 
 def masked_loss(
     pred: torch.Tensor, # [B, N, P]

@@ -22,14 +22,14 @@ from .alignment import ColumnAlignment, alignment_loss
 from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
-from .masking import block_mask, random_mask, span_mask
+from .masking import block_keep, random_keep, span_keep
 from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
 from .process import figure_style
 from .pyramid import pyramid
 from .teacher import make_teacher
 
 # %% ../nbs/11_pretrain.ipynb #00000007
-masks = dict(random=random_mask, block=block_mask, span=span_mask)
+masks = dict(random=random_keep, block=block_keep, span=span_keep)
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -125,14 +125,14 @@ class Pretrainer(nn.Module):
     def forward(self,
         images: torch.Tensor, # uint8 [B, 3, H, W]
         guide: torch.Tensor | None = None, # uint8 [B, 3, H, W] guidance view; drawn when not given
-        mask: torch.Tensor | None = None, # bool [B, N] on the finest grid, True = hidden; drawn when not given
+        keep: torch.Tensor | None = None, # int64 [B, n]: visible places of the finest grid; drawn when not given
     ) -> dict: # loss, its parts, and pred, target, mask of the finest scale's first task, cls, fills
         "One training step's forward pass; in evaluation mode every picture is asked every task"
         cfg = self.cfg
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
-        views = Views(self.encoder, scales, lambda scale: self.draw_mask(images, scale), cfg.mask_together)
-        if mask is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give none")
-        if mask is not None: views.masks[len(scales) - 1] = mask.bool()
+        views = Views(self.encoder, scales, lambda scale: self.draw_keep(images, scale), cfg.mask_together)
+        if keep is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give no keep")
+        if keep is not None: views.kept[len(scales) - 1] = keep
         if self.guidance:
             guide = self.guidance(images, self.generator) if guide is None else guide
             guide = Views(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
@@ -148,8 +148,8 @@ class Pretrainer(nn.Module):
 
 # %% ../nbs/11_pretrain.ipynb #ba9da5bc
 @patch
-def draw_mask(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # bool [B, N]
-    "A fresh mask for every picture"
+def draw_keep(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # int64 [B, n]
+    "Visible places, drawn afresh for every picture"
     cfg = self.cfg
     ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
     return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
@@ -160,7 +160,7 @@ def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
     cfg = self.cfg
     if self.columns is None:
         return alignment_loss(views.cls(), guide.finest()[:, 0], cfg.align_stop_gradient, cfg.align_variance)
-    passes = [(tokens, cfg.encoder.grid(scale), mask) for scale, tokens, mask in views.passes()]
+    passes = [(tokens, cfg.encoder.grid(scale), keep) for scale, tokens, keep in views.passes()]
     return self.columns(passes, guide.finest(), cfg.encoder.grid())
 
 @patch
@@ -291,10 +291,10 @@ def show_reconstruction(
 ) -> plt.Figure:
     "Rows of picture, what is visible, target and prediction, for each fill-in task of the method"
     device = next(model.parameters()).device
-    keep, model.generator = model.generator, torch.Generator(device).manual_seed(seed)
+    generator, model.generator = model.generator, torch.Generator(device).manual_seed(seed)
     was_training = model.training
     out = model.eval()(images.to(device))
-    model.generator = keep; model.train(was_training)
+    model.generator = generator; model.train(was_training)
     scales = [s.cpu() for s in pyramid(images[:n], model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio)]
     n = len(images[:n])
     fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(7.6, .55 * n * len(out['fills']) + .4),

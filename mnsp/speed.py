@@ -150,8 +150,8 @@ def watched(
     "Marks around the model's parts: views, passes of the encoder, teacher, decoder"
     finest = model.cfg.encoder.n_scales - 1
     def of_encoder(args, kwargs):
-        mask, scale = [*args[1:], None, None][0], kwargs.get('scale', finest)
-        return 'masked pass' if mask is not None else 'guide pass' if scale in (-1, finest) else 'coarse passes'
+        keep, scale = [*args[1:], None][0], kwargs.get('scale', finest)
+        return 'masked pass' if keep is not None else 'guide pass' if scale in (-1, finest) else 'coarse passes'
     hooks = []
     def watch(module, name):
         hooks.append(module.register_forward_pre_hook(lambda *_: mark('other')))

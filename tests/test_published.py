@@ -51,14 +51,19 @@ def in_row_order(latent, ids_restore):
     return torch.cat([latent[:, :1], latent[:, 1:].gather(1, order[..., None].expand(-1, -1, latent.shape[2]))], 1)
 
 
+def visible(mask):
+    "Places that a mask (1 = hidden, equally many in every row) leaves visible"
+    return (mask == 0).nonzero()[:, 1].view(len(mask), -1)
+
+
 @needs_fixtures
 def test_maerec_pretraining(tmp_path):
     models, z = load('maerec_pretrain', tmp_path)
     for m in models:
         assert isinstance(m, Pretrainer) and m.cfg.mask_ratio == .75
         close(m.encoder(z['images_u8']), z['features'])
-        close(m.encoder(z['images_u8'], z['mask'].bool()), in_row_order(z['latent_masked'], z['ids_restore']))
-        out = m(z['images_u8'], mask=z['mask'])
+        close(m.encoder(z['images_u8'], visible(z['mask'])), in_row_order(z['latent_masked'], z['ids_restore']))
+        out = m(z['images_u8'], keep=visible(z['mask']))
         close(out['pred'], z['pred']); close(out['mim'], z['loss']); close(out['loss'], z['loss'])
 
 
@@ -66,9 +71,9 @@ def test_maerec_pretraining(tmp_path):
 def test_lmim_pretraining(tmp_path):
     models, z = load('lmim_pretrain', tmp_path)
     for m in models:
-        close(m.encoder(z['images_u8'], z['mask'].bool()), in_row_order(z['latent_masked'], z['ids_restore']))
+        close(m.encoder(z['images_u8'], visible(z['mask'])), in_row_order(z['latent_masked'], z['ids_restore']))
         close(m.encoder(z['guide_u8']), z['latent_guide'])
-        out = m(z['images_u8'], guide=z['guide_u8'], mask=z['mask'].bool())
+        out = m(z['images_u8'], guide=z['guide_u8'], keep=visible(z['mask']))
         close(out['target'], z['target']); close(out['pred'], z['pred'])
         for ours, theirs in (('mim', 'loss_recon'), ('align', 'loss_align'), ('loss', 'loss')): close(out[ours], z[theirs])
 
