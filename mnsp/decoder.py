@@ -38,12 +38,12 @@ class GuidedLayer(nn.Module):
 
     def forward(self,
         x: torch.Tensor, # [B, M, dim] tokens being decoded
-        guide: torch.Tensor | None, # [B, K, dim] tokens of the guidance view; None: no cross-attention
+        guide: torch.Tensor, # [B, K, dim] tokens of the guidance view
     ) -> torch.Tensor: # [B, M, dim]
         "One layer"
-        if self.order == 'ca-sa' and guide is not None: x = self.look(x, guide)
+        if self.order == 'ca-sa': x = self.look(x, guide)
         x = self.norm1(x + self.dropout(self.self_attn.look(x)))
-        if self.order == 'sa-ca' and guide is not None: x = self.look(x, guide)
+        if self.order == 'sa-ca': x = self.look(x, guide)
         hidden = nn.functional.gelu(self.linear1(x))
         return self.norm3(x + self.dropout(self.linear2(self.dropout(hidden))))
 
@@ -62,14 +62,11 @@ class DecoderConfig:
     guided: bool = True # False: MAE's decoder, norm first, no guide
     order: str = 'sa-ca' # of the guided layers
     dropout: float = 0.
-    coarse_as: str = 'tokens' # beside the grid's; 'memory': with the guide's; 'queries': added to the grid's;
-                              # 'encoder': none come here, the encoder has seen the coarse view itself
+    coarse_as: str = 'tokens' # beside the grid's; 'queries': added to the grid's
 
     def __post_init__(self):
-        if self.coarse_as not in (known := ('tokens', 'memory', 'queries', 'encoder')):
+        if self.coarse_as not in (known := ('tokens', 'queries')):
             raise ValueError(f"coarse_as must be one of {', '.join(known)}, got {self.coarse_as!r}")
-        if self.coarse_as == 'memory' and not self.guided:
-            raise ValueError("coarse_as='memory' needs a guided decoder")
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
 # %% ../nbs/08_decoder.ipynb #0000000e
@@ -81,8 +78,7 @@ class Decoder(nn.Module):
         out_dim: int, # values per predicted token
     ):
         super().__init__()
-        self.cfg, self.n_scales = cfg, encoder.n_scales
-        self.grids = [encoder.grid(k) for k in range(encoder.n_scales)]
+        self.cfg, self.grids = cfg, [encoder.grid(k) for k in range(encoder.n_scales)]
         self.decoder_embed = nn.Linear(encoder.dim, cfg.dim)
         if cfg.guided: self.decoder_embed2 = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
@@ -112,21 +108,17 @@ class Decoder(nn.Module):
 # %% ../nbs/08_decoder.ipynb #00000010
 @patch
 def place(self:Decoder, tokens: torch.Tensor, scale: int, keep: torch.Tensor | None = None) -> torch.Tensor:
-    "A scale's tokens, with mask tokens where some are lacking, and where they lie and which scale they are added"
+    "The grid of a scale, mask tokens where some are lacking; where each lies and which scale it is, added"
     where = getattr(self, f'positions{scale}')
     tokens = (tokens if keep is None else fill_grid(tokens, keep, len(where), self.mask_token)) + where
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
 @patch
-def add_coarse(self:Decoder, coarse, scale: int, keep, parts: list, memory: list):
-    "Put the coarse tokens where the configuration wants them; `parts`: [cls], grid"
-    tokens = self.decoder_embed(coarse[:, 1:])
-    tokens = self.place(tokens, scale - 1, keep)
-    if self.cfg.coarse_as == 'tokens': parts.insert(1, tokens)
-    elif self.cfg.coarse_as == 'memory': memory.append(tokens)
-    else:
-        maps = tokens.transpose(1, 2).unflatten(2, self.grids[scale - 1])
-        parts[1] = parts[1] + F.interpolate(maps, self.grids[scale], mode='bilinear').flatten(2).transpose(1, 2)
+def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts of the sequence after [cls]
+    "Put the placed coarse tokens beside the grid's, or add them to those"
+    if self.cfg.coarse_as == 'tokens': return [coarse, grid]
+    maps = coarse.transpose(1, 2).unflatten(2, self.grids[scale - 1])
+    return [grid + F.interpolate(maps, self.grids[scale], mode='bilinear').flatten(2).transpose(1, 2)]
 
 @patch
 def forward(self:Decoder,
@@ -134,17 +126,17 @@ def forward(self:Decoder,
     keep: torch.Tensor, # int64 [B, n]: their places on the scale's grid
     scale: int = 0, # which scale is filled in, counted coarse to fine from 0
     coarse: torch.Tensor | None = None, # [B, 1 + M, D]: all tokens of scale-1, or the visible ones, [cls] first
-    guide: torch.Tensor | None = None, # [B, K, D]: the guide's tokens with [cls]; may lack at coarse scales
+    guide: torch.Tensor | None = None, # [B, K, D]: the guide's tokens with [cls], for a guided decoder
     coarse_keep: torch.Tensor | None = None, # int64 [B, M]: places of the coarse tokens; None: all
 ) -> torch.Tensor: # [B, N, out_dim]
     "A prediction for every token of the grid, visible ones included"
-    if guide is not None and not self.cfg.guided: raise ValueError("this decoder takes no guide")
-    if guide is None and self.cfg.guided and scale == self.n_scales - 1:
-        raise ValueError("this decoder is guided: pass guide= at the finest scale")
+    if self.cfg.guided != (guide is not None):
+        raise ValueError("this decoder is guided: pass guide=" if self.cfg.guided else "this decoder takes no guide")
     x = self.decoder_embed(visible)
-    parts, memory = [x[:, :1], self.place(x[:, 1:], scale, keep)], []
-    if guide is not None: memory.append(self.decoder_embed2(guide))
-    if coarse is not None: self.add_coarse(coarse, scale, coarse_keep, parts, memory)
-    x, memory = torch.cat(parts, 1), torch.cat(memory, 1) if memory else None
-    for layer in self.decoder_blocks: x = layer(x, memory) if self.cfg.guided else layer(x)
-    return self.decoder_pred(self.decoder_norm(x[:, -parts[-1].shape[1]:]))
+    grid = self.place(x[:, 1:], scale, keep)
+    parts = [grid]
+    if coarse is not None:
+        parts = self.add_coarse(grid, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1, coarse_keep), scale)
+    x, memory = torch.cat([x[:, :1], *parts], 1), () if guide is None else (self.decoder_embed2(guide),)
+    for layer in self.decoder_blocks: x = layer(x, *memory)
+    return self.decoder_pred(self.decoder_norm(x[:, -grid.shape[1]:]))

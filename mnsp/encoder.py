@@ -150,12 +150,9 @@ def forward(self:Encoder,
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
     keep: torch.Tensor | None = None, # int64 [B, n]: places of the visible tokens; None: all
     scale: int = -1, # which scale of the pyramid the images are
-    coarse: torch.Tensor | None = None, # [B, 3, h, w]: the next coarser view, seen whole beside this one
 ) -> torch.Tensor: # [B, 1 + n, D], [cls] first, final norm applied
     "Features of the visible tokens"
     x = self.tokens(images, scale)
     if keep is not None: x = visible_tokens(x, keep)
     x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
-    n = x.shape[1]
-    if coarse is not None: x = torch.cat([x, self.tokens(coarse, scale % self.cfg.n_scales - 1)], 1)
-    return self.norm(self.blocks(x)[:, :n])
+    return self.norm(self.blocks(x))

@@ -22,14 +22,15 @@ from .alignment import ColumnAlignment, alignment_loss
 from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
-from .masking import block_keep, random_keep, span_keep
-from .nsp import FillTask, Views, fill_in, hashable, masked_loss, mim_task, mnsp_tasks, scheduled, stretches
+from .masking import block_keep, random_keep
+from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .process import figure_style
 from .pyramid import pyramid
 from .teacher import make_teacher
 
 # %% ../nbs/11_pretrain.ipynb #00000007
-masks = dict(random=random_keep, block=block_keep, span=span_keep)
+masks = dict(random=random_keep, block=block_keep)
+_gone = dict(coarse_target='pooled', guide_at='all', split_decoder=False) # settings of old configurations
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -40,26 +41,26 @@ class PretrainConfig:
     teacher: str = 'pixels' # or 'ema', 'random' (ablation), or 'frozen' (an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
-    coarse_target: str = 'pooled' # features to predict at coarse scales: 'pooled' from the finest, or 'own'
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
-    guide_at: str = 'all' # which scales' decoding is guided: 'all' or 'finest'
     across_views: bool = False # is the next scale predicted from the guide's coarse picture, not from its own?
-    mask: str = 'random' # 'random', 'block' or 'span'
+    mask: str = 'random' # or 'block'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
     mask_together: bool = False # are the same places hidden at every scale, and from coarse context, too?
-    split_decoder: bool = False # next-scale prediction by a decoder of its own?
-    align: float | tuple = 1. # weight of the alignment loss, which needs a guide; a pair: from first step to last
+    align: float = 1. # weight of the alignment loss, which needs a guide
     align_on: str = 'cls' # or 'columns': patches of every pass predict the guide's, which stand still
     align_stop_gradient: bool = False # may the guide's [cls] move as well (LMIM), or only the passes'?
     align_variance: float = 0. # weight of a term against collapse of [cls]; the papers have none
 
     def __post_init__(self):
-        for name in ('align', 'mask_ratio'): object.__setattr__(self, name, hashable(getattr(self, name)))
+        if isinstance(self.mask_ratio, list): object.__setattr__(self, 'mask_ratio', tuple(self.mask_ratio)) # of JSON
         _check(self)
 
     @classmethod
     def from_dict(cls, d: dict) -> 'PretrainConfig':
-        "The configuration back from its JSON form"
+        "The configuration back from its JSON form; ValueError where it turns a switch that is gone"
+        turned = [f'{k}={d[k]!r}' for k, off in _gone.items() if d.get(k, off) != off]
+        if turned: raise ValueError(f"{', '.join(turned)}: commit c7069e0 was the last that could do this")
+        d = {k: v for k, v in d.items() if k not in _gone}
         teacher = d.get('teacher_encoder') and EncoderConfig(**d['teacher_encoder'])
         return cls(**{**d, 'encoder': EncoderConfig(**d['encoder']), 'decoder': DecoderConfig(**d['decoder']),
                       'tasks': tuple(FillTask(**t) for t in d['tasks']), 'teacher_encoder': teacher})
@@ -67,8 +68,7 @@ class PretrainConfig:
 # %% ../nbs/11_pretrain.ipynb #c0f1a2b4
 def _check(cfg):
     "ValueError for settings that are unknown or do not go together"
-    for name, known in (('mask', masks), ('coarse_target', ('pooled', 'own')), ('guide_at', ('all', 'finest')),
-                        ('align_on', ('cls', 'columns'))):
+    for name, known in (('mask', masks), ('align_on', ('cls', 'columns'))):
         if getattr(cfg, name) not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(cfg, name)!r}")
     n = cfg.encoder.n_scales
@@ -79,19 +79,14 @@ def _check(cfg):
         raise ValueError(f"mask_ratio {cfg.mask_ratio} must have one number, or one for each of {n} scales")
     if not all(0 <= r < 1 for r in (cfg.mask_ratio if isinstance(cfg.mask_ratio, tuple) else (cfg.mask_ratio,))):
         raise ValueError(f"mask_ratio must lie between 0 and 1, got {cfg.mask_ratio}")
-    if isinstance(cfg.align, tuple) and len(cfg.align) != 2:
-        raise ValueError(f"align must be a number, or a pair (at first, at last), got {cfg.align}")
+    if not isinstance(cfg.align, (int, float)): raise ValueError(f"align must be a number, got {cfg.align}")
     of_cls = cfg.align_variance or cfg.align_stop_gradient
     if cfg.align_on == 'columns' and (of_cls or not (cfg.guide and cfg.align)):
         raise ValueError("align_on='columns' needs guide and align, stops the gradient anyway, and has no variance term")
-    if cfg.decoder.coarse_as == 'encoder' and any(t.coarse and not t.visible for t in cfg.tasks):
-        raise ValueError("coarse_as='encoder' needs visible tokens to stand beside: choose visible=True for "
-                         "next-scale tasks")
     if (cfg.guide is None) == cfg.decoder.guided:
         raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
-    if cfg.mask_together and (isinstance(cfg.mask_ratio, tuple) or cfg.decoder.coarse_as == 'encoder'):
-        raise ValueError("mask_together hides one share of all scales from the decoder: give one mask_ratio, and "
-                         "another coarse_as than 'encoder'")
+    if cfg.mask_together and isinstance(cfg.mask_ratio, tuple):
+        raise ValueError("mask_together hides one share of all scales: give one mask_ratio")
     if cfg.across_views and (cfg.guide is None or cfg.decoder.coarse_as != 'tokens'):
         raise ValueError("across_views shows the guide's coarse picture as guide: it needs guide, and coarse_as, "
                          "which has no effect on it, left at 'tokens'")
@@ -113,14 +108,11 @@ class Pretrainer(nn.Module):
         self.cfg, self.generator = cfg, generator
         self.encoder = Encoder(cfg.encoder) if encoder is None else copy.deepcopy(encoder).train()
         self.encoder.requires_grad_(True)                               # a frozen one as well
-        self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum,
-                                    cfg.coarse_target == 'own')
+        self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum)
         self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
-        self.nsp_decoder = copy.deepcopy(self.decoder) if cfg.split_decoder else None
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
         columns = cfg.align_on == 'columns'
         self.columns = ColumnAlignment(cfg.encoder.dim, cfg.encoder.grid(0)[1]) if columns else None
-        self.register_buffer('progress', torch.zeros(()), persistent=False) # of the run; set while training
 
     def forward(self,
         images: torch.Tensor, # uint8 [B, 3, H, W]
@@ -138,10 +130,9 @@ class Pretrainer(nn.Module):
             guide = Views(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
         fills, parts = self.fill_all(images, views, guide), {}
         for f in fills:
-            loss = scheduled(f['task'].weight, self.progress) * masked_loss(f['pred'], f['target'], f['mask'])
+            loss = f['task'].weight * masked_loss(f['pred'], f['target'], f['mask'])
             parts[f['task'].name] = parts.get(f['task'].name, 0) + loss
-        if self.guidance and cfg.align:
-            parts['align'] = scheduled(cfg.align, self.progress) * self.align(views, guide)
+        if self.guidance and cfg.align: parts['align'] = cfg.align * self.align(views, guide)
         main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
         return dict(loss=sum(parts.values()), **parts, cls=(views.cls() or guide.cls())[-1], fills=fills,
                     **{k: main[k] for k in ('pred', 'target', 'mask')})
@@ -177,9 +168,8 @@ def fill_all(self:Pretrainer,
     fills = []
     for task, rows in zip(cfg.tasks, asked):
         other = guide if cfg.across_views and task.coarse else None
-        told = guide and not other and (task.scale == cfg.encoder.n_scales - 1 or cfg.guide_at == 'all')
-        decoder = self.nsp_decoder if cfg.split_decoder and task.coarse else self.decoder
-        pred, hidden = fill_in(decoder, task, views, guide.finest() if told else None, rows, other)
+        told = guide.finest() if guide and not other else None
+        pred, hidden = fill_in(self.decoder, task, views, told, rows, other)
         fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
     return fills
 

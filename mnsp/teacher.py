@@ -94,12 +94,9 @@ def centre_features(
 # %% ../nbs/07_teacher.ipynb #00000012
 class EncoderTarget(nn.Module):
     "Features of a frozen encoder as target (LMIM); the encoder is copied and never changes"
-    def __init__(self,
-        encoder: Encoder,
-        own_scale: bool = False, # coarse targets from the coarse picture, not pooled (our alternative)
-    ):
+    def __init__(self, encoder: Encoder):
         super().__init__()
-        self.encoder, self.own_scale = copy.deepcopy(encoder).eval().requires_grad_(False), own_scale
+        self.encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
 
     def train(self, mode: bool = True): # a teacher is never in training mode
         return super().train(False)
@@ -117,17 +114,11 @@ class EncoderTarget(nn.Module):
     @torch.no_grad()
     def forward(self,
         looked: torch.Tensor, # [B, N, D] from `look`
-        scale_image: torch.Tensor, # float [B, 3, h, w], 0..255: words at the target's scale, for `own_scale`
+        scale_image: torch.Tensor, # unused: coarse features are pooled
         grid: tuple, # (rows, cols) of the target
     ) -> torch.Tensor: # float32 [B, rows·cols, D]
-        "Features of the whole picture pooled to the grid, or of the coarse picture itself; normalised"
-        cfg = self.encoder.cfg
-        if not self.own_scale or grid == cfg.grid():
-            return self.normalize(pool_features(looked, cfg.grid(), grid))
-        grids = [cfg.grid(scale) for scale in range(cfg.n_scales)]
-        if grid not in grids:
-            raise ValueError(f"own_scale: the teacher knows the grids {grids}, not {grid}; use pooled targets")
-        return self.normalize(self.encoder(scale_image, scale=grids.index(grid))[:, 1:])
+        "Features of the whole picture, pooled to the grid and normalised"
+        return self.normalize(pool_features(looked, self.encoder.cfg.grid(), grid))
 
     def normalize(self, features): return normalize_features(features)
 
@@ -136,8 +127,8 @@ class EncoderTarget(nn.Module):
 # %% ../nbs/07_teacher.ipynb #70d1b98b
 class EMATarget(EncoderTarget):
     "Features of the student's exponential moving average as target (our choice; the papers have none)"
-    def __init__(self, encoder: Encoder, momentum: float = .996, own_scale: bool = False):
-        super().__init__(encoder, own_scale)
+    def __init__(self, encoder: Encoder, momentum: float = .996):
+        super().__init__(encoder)
         self.momentum = momentum
 
     def normalize(self, features): return centre_features(features)
@@ -154,13 +145,12 @@ def make_teacher(
     teacher, # 'pixels', 'ema', 'random', or an `Encoder` to be frozen
     student: Encoder, # the encoder in training
     momentum: float = .996, # of 'ema'
-    own_scale: bool = False, # coarse targets from the coarse picture
 ) -> nn.Module: # `.look(images)`, then (looked, scale_image, grid) -> [B, N, P]; `.width()`, `.update(student)`
     "The target that is asked for"
-    if isinstance(teacher, Encoder): return EncoderTarget(teacher, own_scale)
+    if isinstance(teacher, Encoder): return EncoderTarget(teacher)
     if teacher == 'pixels': return PixelTarget(student.cfg.patch_size)
-    if teacher == 'ema': return EMATarget(student, momentum, own_scale)
-    if teacher == 'random': return EncoderTarget(Encoder(student.cfg), own_scale)
+    if teacher == 'ema': return EMATarget(student, momentum)
+    if teacher == 'random': return EncoderTarget(Encoder(student.cfg))
     if teacher == 'frozen':
         raise ValueError("a frozen teacher needs weights: pass teacher=an Encoder, for instance "
                          "load_model('runs/mae').encoder, or teacher='pixels' to go without")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['hold_memory', 'Recipe', 'lmim_recipe', 'mae_recipe', 'usual', 'Autocast', 'compile_blocks', 'NonBlockingLearner',
            'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'SafeStep', 'Budget', 'TeacherUpdate',
-           'RunShare', 'Watching', 'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit',
-           'pretrain', 'following', 'show_losses', 'show_runs']
+           'Watching', 'read_log', 'History', 'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit', 'pretrain',
+           'following', 'show_losses', 'show_runs']
 
 # %% ../nbs/11a_training.ipynb #00000003
 import csv
@@ -260,10 +260,6 @@ class TeacherUpdate(Callback):
     def after_step(self):
         model = get_model(self.model)
         model.teacher.update(model.encoder)
-
-class RunShare(Callback):
-    "Tell the model how much of the run is over, since weights of its losses may depend on it"
-    def before_batch(self): get_model(self.model).progress.fill_(self.pct_train)
 
 # %% ../nbs/11a_training.ipynb #1a5e0001
 class Watching(Callback):
@@ -536,7 +532,7 @@ def pretrain(
     device = as_device(kwargs.get('device'))
     model.generator = torch.Generator(device).manual_seed(seed + rank())
     opt = make_optimizer(model.to(device), lr, optimizer, recipe.weight_decay, recipe.betas)
-    cbs = [TeacherUpdate(), RunShare(), *kwargs.pop('cbs', ())]
+    cbs = [TeacherUpdate(), *kwargs.pop('cbs', ())]
     loss = lambda out, *_: out['loss'].clone()                      # accumulation scales it in place
     return fit(model, loader, loss, opt, cbs=cbs, **following(recipe, lr, kwargs))
 
