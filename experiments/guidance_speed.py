@@ -60,7 +60,7 @@ def timed_step(model, opt, images):
     loss.backward()
     opt.step()
     opt.zero_grad()
-    model.teacher.update(model.encoder)
+    model.update_teacher()
     end = time.process_time()
     for hook in hooks: hook.remove()
     return end - start, clock[1] - clock[0]

@@ -73,34 +73,31 @@ class Views:
         together: bool = False, # are the coarsest scale's places hidden at every scale, and from coarse context?
     ):
         self.encoder, self.scales, self.draw_keep, self.together = encoder, scales, draw_keep, together
-        self.kept, self.full, self.masked = {}, {}, {}
+        self.kept, self.made = {}, {}
 
     def keep(self, scale: int) -> torch.Tensor: # int64 [B, n]
+        "Places of a scale's visible tokens"
         if scale not in self.kept:
             grid = self.encoder.cfg.grid
             self.kept[scale] = (finer_keep(self.keep(0), grid(0), grid(scale)) if self.together and scale else
                                 self.draw_keep(scale))
         return self.kept[scale]
 
-    def whole(self, scale: int) -> torch.Tensor: # [B, 1 + N, D]
-        if scale not in self.full: self.full[scale] = self.encoder(self.scales[scale], scale=scale)
-        return self.full[scale]
-
-    def visible(self, scale: int) -> torch.Tensor: # [B, 1 + n, D]
-        if scale not in self.masked:
-            self.masked[scale] = self.encoder(self.scales[scale], self.keep(scale), scale=scale)
-        return self.masked[scale]
+    def tokens(self, scale: int, whole: bool) -> torch.Tensor: # [B, 1 + n, D]; whole: n = N
+        "Features of a scale's tokens, all of them or the visible ones; -1: the finest scale"
+        pass_ = scale % len(self.scales), whole
+        if pass_ not in self.made:
+            keep = None if whole else self.keep(pass_[0])
+            self.made[pass_] = self.encoder(self.scales[scale], keep, scale=pass_[0])
+        return self.made[pass_]
 
     def context(self, scale: int) -> tuple: # tokens [B, 1 + n, D]; keep [B, n], their places; None: all
         "What the next finer scale is told of this one"
-        return (self.visible(scale), self.keep(scale)) if self.together else (self.whole(scale), None)
+        return self.tokens(scale, not self.together), self.keep(scale) if self.together else None
 
-    def finest(self) -> torch.Tensor: # [B, 1 + N, D]
-        return self.whole(len(self.scales) - 1)
-
-    def passes(self) -> list: # of (scale, tokens [B, 1 + n, D], keep [B, n] or None), every one made
-        return [*((k, tokens, None) for k, tokens in self.full.items()),
-                *((k, tokens, self.kept[k]) for k, tokens in self.masked.items())]
+    def passes(self) -> list: # of (scale, tokens [B, 1 + n, D], keep [B, n] or None), every one made, whole ones first
+        return [(k, self.made[k, whole], None if whole else self.kept[k])
+                for k, whole in sorted(self.made, key=lambda pass_: not pass_[1])]
 
     def cls(self) -> list: # [B, D] of every pass made
         return [tokens[:, 0] for _, tokens, _ in self.passes()]
@@ -118,7 +115,7 @@ def fill_in(
     keep, guide = views.keep(task.scale)[rows], None if guide is None else guide[rows]
     coarse, coarse_keep = (other or views).context(task.scale - 1) if task.coarse else (None, None)
     coarse, coarse_keep = (x if x is None else x[rows] for x in (coarse, coarse_keep))
-    if task.visible: known = views.visible(task.scale)[rows]
+    if task.visible: known = views.tokens(task.scale, whole=False)[rows]
     else: known, keep = coarse[:, :1], keep[:, :0]
     if other and task.coarse: coarse, guide = None, coarse           # it is the guide, and the only one
     pred = decoder(known, keep, task.scale, coarse, guide, coarse_keep)

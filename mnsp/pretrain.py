@@ -26,7 +26,7 @@ from .masking import block_keep, random_keep
 from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .process import figure_style
 from .pyramid import pyramid
-from .teacher import make_teacher
+from .teacher import Average, make_teacher
 
 # %% ../nbs/11_pretrain.ipynb #00000007
 masks = dict(random=random_keep, block=block_keep)
@@ -118,7 +118,7 @@ class Pretrainer(nn.Module):
         images: torch.Tensor, # uint8 [B, 3, H, W]
         guide: torch.Tensor | None = None, # uint8 [B, 3, H, W] guidance view; drawn when not given
         keep: torch.Tensor | None = None, # int64 [B, n]: visible places of the finest grid; drawn when not given
-    ) -> dict: # loss, its parts, and pred, target, mask of the finest scale's first task, cls, fills
+    ) -> dict: # loss, its parts, cls [B, D] of the last pass, and fills, see `fill_all`
         "One training step's forward pass; in evaluation mode every picture is asked every task"
         cfg = self.cfg
         scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
@@ -128,14 +128,16 @@ class Pretrainer(nn.Module):
         if self.guidance:
             guide = self.guidance(images, self.generator) if guide is None else guide
             guide = Views(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
-        fills, parts = self.fill_all(images, views, guide), {}
+        fills, parts = self.fill_all(views, guide), {}
         for f in fills:
             loss = f['task'].weight * masked_loss(f['pred'], f['target'], f['mask'])
             parts[f['task'].name] = parts.get(f['task'].name, 0) + loss
         if self.guidance and cfg.align: parts['align'] = cfg.align * self.align(views, guide)
-        main = next(f for f in fills if f['task'].scale == max(t.scale for t in cfg.tasks))
-        return dict(loss=sum(parts.values()), **parts, cls=(views.cls() or guide.cls())[-1], fills=fills,
-                    **{k: main[k] for k in ('pred', 'target', 'mask')})
+        return dict(loss=sum(parts.values()), **parts, cls=(views.cls() or guide.cls())[-1], fills=fills)
+
+    def update_teacher(self):
+        "After a step: a moving average follows its student; other teachers stay as they are"
+        if isinstance(self.teacher, Average): self.teacher.follow(self.encoder)
 
 # %% ../nbs/11_pretrain.ipynb #ba9da5bc
 @patch
@@ -150,25 +152,23 @@ def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
     "How far all passes are from the guide"
     cfg = self.cfg
     if self.columns is None:
-        return alignment_loss(views.cls(), guide.finest()[:, 0], cfg.align_stop_gradient, cfg.align_variance)
+        return alignment_loss(views.cls(), guide.tokens(-1, whole=True)[:, 0], cfg.align_stop_gradient, cfg.align_variance)
     passes = [(tokens, cfg.encoder.grid(scale), keep) for scale, tokens, keep in views.passes()]
-    return self.columns(passes, guide.finest(), cfg.encoder.grid())
+    return self.columns(passes, guide.tokens(-1, whole=True), cfg.encoder.grid())
 
 @patch
 def fill_all(self:Pretrainer,
-    images: torch.Tensor, # uint8 [B, 3, H, W]
-    views: Views, # of them
+    views: Views, # of the pictures
     guide: Views | None = None, # of the guidance view
 ) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
     "Ask every task of its share of the pictures"
-    cfg, looked = self.cfg, self.teacher.look(images)
-    targets = {k: self.teacher(looked, views.scales[k], cfg.encoder.grid(k))
-               for k in {task.scale for task in cfg.tasks}}
-    asked = stretches(cfg.tasks, len(images)) if self.training else [slice(None)] * len(cfg.tasks)
+    cfg, n = self.cfg, len(views.scales[-1])
+    targets = self.teacher(views.scales, {task.scale: cfg.encoder.grid(task.scale) for task in cfg.tasks})
+    asked = stretches(cfg.tasks, n) if self.training else [slice(None)] * len(cfg.tasks)
     fills = []
     for task, rows in zip(cfg.tasks, asked):
         other = guide if cfg.across_views and task.coarse else None
-        told = guide.finest() if guide and not other else None
+        told = guide.tokens(-1, whole=True) if guide and not other else None
         pred, hidden = fill_in(self.decoder, task, views, told, rows, other)
         fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
     return fills

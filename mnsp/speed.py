@@ -110,7 +110,7 @@ def train_step(
     with autocast(device) if loop.half else nullcontext(): loss = model(images, guide=guide)['loss']
     mark('other')
     loss.backward(); mark('backward')
-    opt.step(); opt.zero_grad(); model.teacher.update(model.encoder)
+    opt.step(); opt.zero_grad(); model.update_teacher()
     loss = loss.detach() if loop.fused else loss.item()
     mark('optimizer')
     return loss

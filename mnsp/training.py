@@ -258,8 +258,7 @@ class Budget(Callback):
 class TeacherUpdate(Callback):
     "Let the teacher follow after every step"
     def after_step(self):
-        model = get_model(self.model)
-        model.teacher.update(model.encoder)
+        get_model(self.model).update_teacher()
 
 # %% ../nbs/11a_training.ipynb #1a5e0001
 class Watching(Callback):

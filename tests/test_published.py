@@ -64,7 +64,7 @@ def test_maerec_pretraining(tmp_path):
         close(m.encoder(z['images_u8']), z['features'])
         close(m.encoder(z['images_u8'], visible(z['mask'])), in_row_order(z['latent_masked'], z['ids_restore']))
         out = m(z['images_u8'], keep=visible(z['mask']))
-        close(out['pred'], z['pred']); close(out['mim'], z['loss']); close(out['loss'], z['loss'])
+        close(out['fills'][0]['pred'], z['pred']); close(out['mim'], z['loss']); close(out['loss'], z['loss'])
 
 
 @needs_fixtures
@@ -74,7 +74,7 @@ def test_lmim_pretraining(tmp_path):
         close(m.encoder(z['images_u8'], visible(z['mask'])), in_row_order(z['latent_masked'], z['ids_restore']))
         close(m.encoder(z['guide_u8']), z['latent_guide'])
         out = m(z['images_u8'], guide=z['guide_u8'], keep=visible(z['mask']))
-        close(out['target'], z['target']); close(out['pred'], z['pred'])
+        for what in 'target', 'pred': close(out['fills'][0][what], z[what])
         for ours, theirs in (('mim', 'loss_recon'), ('align', 'loss_align'), ('loss', 'loss')): close(out[ours], z[theirs])
 
 
