@@ -19,7 +19,7 @@ import torch
 
 from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
 from mnsp.machine import autocast
-from mnsp.pretrain import Pretrainer, lmim_small, lmim_tiny
+from mnsp.pretrain import Pretrainer, lmim
 from mnsp.speed import one_by_one
 from mnsp.synth import SynthWords, varied_world
 from mnsp.training import make_optimizer
@@ -87,8 +87,8 @@ def main():
     words = SynthWords(varied_world(), n=256, seed=1)
     images = torch.from_numpy(np.stack([np.asarray(words[i][0]) for i in range(256)])).permute(0, 3, 1, 2).contiguous()
     rows = list(views_per_second(images, args.rounds))
-    rows.append(step_share('lmim_tiny', lmim_tiny(), images[:64], 6))
-    rows.append(step_share('lmim_small', lmim_small(), images[:4], 2))
+    rows.append(step_share('lmim_tiny', lmim('tiny'), images[:64], 6))
+    rows.append(step_share('lmim_small', lmim('small'), images[:4], 2))
     with open(args.out, 'w', newline='') as f:
         writer = csv.DictWriter(f, ('what', 'batch', 'images_per_s', 'ratio', 'view_share'))
         writer.writeheader()

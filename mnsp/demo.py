@@ -27,7 +27,7 @@ from .evaluate import evaluate, is_waics, known_labels, named_sources, show_scor
 from .finetune import ShortFirst, Validation, finetune, label_lengths
 from .guidance import GuidanceView, show_views
 from .machine import prepare_out, seeded, write_atomically
-from .pretrain import Pretrainer, mnsp_tiny, show_reconstruction
+from .pretrain import Pretrainer, mnsp, show_reconstruction
 from .process import figure_style
 from .pyramid import show_pyramid
 from .recognizer import Recognizer, recognizer_from, recognizer_tiny
@@ -117,7 +117,7 @@ def new_run(s: DemoSettings, data: DemoData, out: Path) -> DemoRun:
     "Models and logs for a run"
     stages = 'pretraining', 'finetuning'
     for stage in stages: (out / f'{stage}.csv').unlink(missing_ok=True)
-    with seeded(s.seed): pretrainer = Pretrainer(mnsp_tiny())
+    with seeded(s.seed): pretrainer = Pretrainer(mnsp('tiny'))
     return DemoRun(s, data, pretrainer, *(History(path=out / f'{stage}.csv') for stage in stages))
 
 # %% ../nbs/19_demo.ipynb #00000010
@@ -226,7 +226,7 @@ def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
 def measure_attention(run: DemoRun) -> dict: # name of the encoder -> `attention_report`
     "Attention of an untrained encoder, after pre-training and after fine-tuning"
     images, masks = attention_words()
-    with seeded(run.settings.seed): untrained = Pretrainer(mnsp_tiny()).encoder
+    with seeded(run.settings.seed): untrained = Pretrainer(mnsp('tiny')).encoder
     encoders = {'untrained': untrained, 'pre-trained': run.pretrainer.encoder}
     if run.recognizer: encoders['fine-tuned'] = run.recognizer.encoder
     return {name: attention_report(e.cpu().eval(), images, masks) for name, e in encoders.items()}

@@ -441,9 +441,9 @@ def test_a_split_remembers_what_was_said(tmp_path):
 @pytest.fixture(scope='module')
 def mae_file():
     "A small MAE's tensors under the published names"
-    from mnsp.pretrain import Pretrainer, mae_tiny
+    from mnsp.pretrain import Pretrainer, mae
     torch.manual_seed(0)
-    cfg = mae_tiny()
+    cfg = mae('tiny')
     model = Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True)))
     state = {published_name(k, 'mae'): v.clone() for k, v in model.state_dict().items()}
     for name in 'pos_embed', 'decoder_pos_embed':

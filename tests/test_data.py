@@ -38,7 +38,7 @@ from mnsp.data import (
     to_tensor,
     word_loader,
 )
-from mnsp.pretrain import Pretrainer, mae_tiny
+from mnsp.pretrain import Pretrainer, mae
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, World, demo_world, font_files
 from mnsp.training import pretrain
@@ -330,7 +330,7 @@ def test_a_lmdb_of_which_one_per_cent_is_broken_trains_through(tmp_path, workers
     words = WordDataset(LmdbSource(broken_lmdb(tmp_path/'db')), max_broken=.01)
     loader = word_loader(words, 50, shuffle=True, workers=workers)
     torch.manual_seed(0)
-    rows = pretrain(Pretrainer(mae_tiny()), loader, lr=1e-4, epochs=2).history.rows
+    rows = pretrain(Pretrainer(mae('tiny')), loader, lr=1e-4, epochs=2).history.rows
     assert rows[-1]['step'] == 24 and all(np.isfinite(row['loss']) for row in rows)
     assert words.counts() == dict(missing=2, empty=2, unreadable=2)
     assert [name for name, _ in words.broken()] == [f'image-{i+1:09d}' for i in (37, 111, 205, 299, 480, 599)]

@@ -27,7 +27,7 @@ from mnsp.app import drawing
 from mnsp.cli import app
 from mnsp.data import WordDataset, word_loader
 from mnsp.evaluate import evaluate
-from mnsp.pretrain import Pretrainer, mnsp_tiny
+from mnsp.pretrain import Pretrainer, mnsp
 from mnsp.reading import Recognizer
 from mnsp.recognizer import framed, next_size, unsure_below
 from mnsp.sources import DataError, FolderSource
@@ -111,7 +111,7 @@ def test_large_products_pay(two_threads, monkeypatch):
 def test_training_leaves_the_process_as_it_was():
     "Pre-training, compiled, with an interrupt and with an error as well"
     loader = word_loader(WordDataset(words), 16, drop_last=True)
-    model = Pretrainer(mnsp_tiny())
+    model = Pretrainer(mnsp('tiny'))
     def keeps_all(**how):
         before = switches()
         try: pretrain(model, loader, steps=1, **how)
@@ -217,7 +217,7 @@ def test_a_device_that_is_not_there():
             assert isinstance(done.exception, ValueError), (args, done.output)
             assert f'--device {device}: there is no such device here; give cpu' in str(done.exception)
     with pytest.raises(ValueError, match='device tpu: there is no such device here'):
-        pretrain(Pretrainer(mnsp_tiny()), word_loader(WordDataset(words), 16), steps=1, device='tpu')
+        pretrain(Pretrainer(mnsp('tiny')), word_loader(WordDataset(words), 16), steps=1, device='tpu')
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='permissions are those of POSIX')

@@ -16,7 +16,7 @@ import torch
 from mnsp.decoder import DecoderConfig
 from mnsp.encoder import EncoderConfig
 from mnsp.hub import WeightsError, from_published, load_model, published_name, save_model
-from mnsp.pretrain import PretrainConfig, Pretrainer, mae_tiny
+from mnsp.pretrain import PretrainConfig, Pretrainer, mae
 from mnsp.recognizer import Recognizer
 
 fixtures = Path(os.environ.get('MNSP_FIXTURES', Path(__file__).parents[2] / 'shared' / 'fixtures'))
@@ -115,7 +115,7 @@ def test_heads_are_never_guessed():
 @pytest.fixture
 def checkpoint(as_published):
     "The contents of a small MAE checkpoint in the published layout, with positions of its own"
-    cfg = mae_tiny()
+    cfg = mae('tiny')
     torch.manual_seed(0)
     state = as_published(Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True))), 'mae')
     state['pos_embed'].normal_()
