@@ -114,8 +114,8 @@ def fill_grid(
     keep: torch.Tensor, # int64 [B, n]: their places
     n_tokens: int, # N, places there are
     token: torch.Tensor, # [1, 1, D] what to put at the others
-) -> torch.Tensor: # [B, N, D], of the visible tokens' dtype
+) -> torch.Tensor: # [B, N, D], of the visible tokens' dtype, if there are any
     "Visible tokens at their places, `token` everywhere else"
+    if not visible.shape[1]: return token.expand(len(visible), n_tokens, -1) # nothing to copy
     grid = token.to(visible.dtype).expand(len(visible), n_tokens, -1)
-    if not visible.shape[1]: return grid                            # nothing to copy
     return grid.scatter(1, keep[..., None].expand_as(visible), visible)
