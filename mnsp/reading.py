@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['max_download', 'most_seconds', 'most_windows', 'least_sure', 'most_high', 'most_pixels', 'fetch', 'from_array',
            'from_pil', 'to_picture', 'View', 'windows', 'ways_to_read', 'turned', 'seen', 'turned_point', 'Character',
-           'alike', 'align', 'splice', 'merge', 'Reading', 'Recognizer', 'packaged_weights', 'samples', 'centres',
+           'alike', 'align', 'splice', 'merge', 'Reading', 'packaged_weights', 'samples', 'trained_reader', 'centres',
            'coloured_looks', 'show_readings']
 
 # %% ../nbs/17a_reading.ipynb #00000003
@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub import snapshot_download
 from PIL import Image
+from torch import nn
 
 from . import hub
 from .data import to_tensor
-from .recognizer import Recognizer as Network
-from .recognizer import RecognizerConfig, decoding, per_character
+from .recognizer import Recognizer, RecognizerConfig, decoding, per_character
 from .sources import BrokenImage, DataError, decode, open_image
 
 # %% ../nbs/17a_reading.ipynb #00000007
@@ -252,51 +252,6 @@ class Reading:
         del d['looks'], d['picture']
         return d
 
-# %% ../nbs/17a_reading.ipynb #88cd2067
-_card = """---
-{{ card_data }}
----
-A reader of words in pictures, written by [mnsp](https://arxiv.org/abs/2605.14885).
-
-```python
-from mnsp import Recognizer
-Recognizer.from_pretrained("this folder or repository").read("word.jpg")
-```
-"""
-
-_about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
-
-class Recognizer(Network, PyTorchModelHubMixin, **_about):
-    "The recogniser with all that people need to read pictures"
-    def __init__(self, cfg: RecognizerConfig | None = None, note: str = ''):
-        super().__init__(cfg or RecognizerConfig())
-        self.note = note # what its users should know, kept in config.json
-
-    def __call__(self, *args, **kwargs):
-        "`reader(pictures)` reads them; `reader(images, ids)` is the network's forward pass"
-        forward = len(args) > 1 or 'ids' in kwargs
-        return super().__call__(*args, **kwargs) if forward else self.read(*args, **kwargs)
-
-    @classmethod
-    def from_network(cls,
-        network: Network, # trained in this process
-        note: str = '',
-    ) -> 'Recognizer': # in evaluation mode
-        "A reader with a network's weights"
-        reader = cls(network.cfg, note)
-        reader.load_state_dict(network.state_dict())
-        return reader.to(next(network.parameters()).device).eval()
-
-    def _save_pretrained(self, save_directory):
-        hub.save_model(self, save_directory, dict(note=self.note) if self.note else {})
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id, **kwargs):
-        folder = model_id if Path(model_id).exists() else snapshot_download(
-            model_id, allow_patterns=['config.json', 'model.safetensors'], **kwargs)
-        note = hub.read_config(folder).get('note', '') if Path(folder).is_dir() else ''
-        return cls.from_network(hub.load_model(folder, 'Recognizer'), note)
-
 # %% ../nbs/17a_reading.ipynb #00000016
 def packaged_weights() -> Path: # folder
     "The weights that come with the package"
@@ -309,20 +264,20 @@ def samples() -> list: # of paths
 _not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a "
               "published recogniser's file, packaged, or owner/name of a model on the Hugging Face Hub")
 
-@patch(cls_method=True)
-def from_pretrained(cls:Recognizer,
+def trained_reader(
     path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
     **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
 ) -> Recognizer: # in evaluation mode
-    "A reader with trained weights; nothing is fetched when `path` exists or is left out"
+    "What `Recognizer.from_pretrained` gives; nothing is fetched when `path` exists or is left out"
     path = packaged_weights() if path is None or str(path) == 'packaged' else path
-    if Path(path).exists(): return cls._from_pretrained(model_id=str(path))
+    if Path(path).exists(): return hub.load_model(path, 'Recognizer')
     local = not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)) or Path(path).parent.is_dir() # a slip in a name here
     if local: raise hub.WeightsError(_not_found.format(path, ''))
-    try: return super(Recognizer, cls).from_pretrained(str(path), **kwargs)
+    try: folder = snapshot_download(str(path), allow_patterns=['config.json', 'model.safetensors'], **kwargs)
     except OSError as e:
         raise hub.WeightsError(_not_found.format(path,
                                                  f", nor could it be fetched ({type(e).__name__})")) from e
+    return hub.load_model(folder, 'Recognizer')
 
 # %% ../nbs/17a_reading.ipynb #00000019
 def centres(
@@ -505,6 +460,12 @@ def read(self:Recognizer,
         if isinstance(answer, DataError): raise answer
         readings.append(answer)
     return readings if many else readings[0]
+
+@patch
+def __call__(self:Recognizer, *args, **kwargs):
+    "`reader(pictures)` reads them; `reader(images, ids)` is the network's forward pass"
+    forward = len(args) > 1 or 'ids' in kwargs
+    return nn.Module.__call__(self, *args, **kwargs) if forward else self.read(*args, **kwargs)
 
 # %% ../nbs/17a_reading.ipynb #00000024
 _colours = '#e69f00 #56b4e9 #009e73 #d55e00 #0072b2 #cc79a7'.split() # told apart with any kind of colour vision

@@ -12,10 +12,12 @@ __all__ = ['tta_crops', 'unsure_below', 'Attention', 'DecoderLayer', 'Recognizer
 import copy
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from .attend import attend as weighted_sum
@@ -131,11 +133,27 @@ def recognizer_tiny(**kwargs) -> RecognizerConfig:
                                **kwargs})
 
 # %% ../nbs/12_recognizer.ipynb #0000000f
-class Recognizer(nn.Module):
+_card = """---
+{{ card_data }}
+---
+A reader of words in pictures, written by [mnsp](https://arxiv.org/abs/2605.14885).
+
+```python
+from mnsp import Recognizer
+Recognizer.from_pretrained("this folder or repository").read("word.jpg")
+```
+"""
+
+_about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
+
+class Recognizer(nn.Module, PyTorchModelHubMixin, **_about):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
-    def __init__(self, cfg: RecognizerConfig = RecognizerConfig()):
+    def __init__(self,
+        cfg: RecognizerConfig = RecognizerConfig(),
+        note: str = '', # what its users should know, kept in config.json
+    ):
         super().__init__()
-        self.cfg, self.charset = cfg, Charset(cfg.charset, cfg.shared_mark)
+        self.cfg, self.note, self.charset = cfg, note, Charset(cfg.charset, cfg.shared_mark)
         self.encoder = Encoder(cfg.encoder)
         projection = nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim)
         self.linear_norm = nn.Sequential(*projection) if cfg.project else nn.Identity()
@@ -169,6 +187,19 @@ class Recognizer(nn.Module):
         "The same for every position, when the whole word is at hand; None: all the earlier ones"
         seen = self.seen(written)
         return None if seen is None else seen.expand(-1, -1, written.shape[1], -1).tril()
+
+    def _save_pretrained(self, save_directory):
+        from mnsp.hub import save_model                              # here, since that room needs this one
+        save_model(self, save_directory)
+
+    @classmethod
+    def from_pretrained(cls,
+        path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
+        **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
+    ) -> 'Recognizer': # in evaluation mode
+        "A reader with trained weights; nothing is fetched when `path` exists or is left out"
+        from mnsp.reading import trained_reader                      # here, since that room needs this one
+        return trained_reader(path, **kwargs)
 
 # %% ../nbs/12_recognizer.ipynb #00000011
 @patch

@@ -134,4 +134,4 @@ def test_search_knows_rooms_and_functions(site):
     assert {"03_pyramid", "api/pyramid"} <= set(index["docnames"])
     assert "pyramid" in index["titleterms"] and "token_centr" in str(index["terms"].keys())
     assert {"scale_sizes", "token_centres"} <= {entry[-1] for entry in index["objects"]["mnsp.pyramid"]}
-    assert "from_pretrained" in {entry[-1] for entry in index["objects"]["mnsp.reading.Recognizer"]}
+    assert "from_pretrained" in {entry[-1] for entry in index["objects"]["mnsp.recognizer.Recognizer"]}

@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnsp import Reading, Recognizer, hub
+from mnsp import Reading, hub
 from mnsp.decoder import DecoderConfig
 from mnsp.encoder import EncoderConfig
 from mnsp.pretrain import PretrainConfig, Pretrainer
-from mnsp.recognizer import Recognizer as Network
-from mnsp.recognizer import recognizer_tiny
+from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.sources import BrokenImage, BrokenLabel, DataError, open_source, picture
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, demo_world
@@ -150,7 +149,7 @@ def told(action, *kinds):
 def models(tmp_path_factory):
     "Folders with small weights of each kind"
     folder = tmp_path_factory.mktemp('models')
-    nets = dict(reader=Network(replace(recognizer_tiny(), encoder=SMALL, dim=16, depth=1, heads=2, ffn_dim=16)),
+    nets = dict(reader=Recognizer(replace(recognizer_tiny(), encoder=SMALL, dim=16, depth=1, heads=2, ffn_dim=16)),
                 run=Pretrainer(PretrainConfig(SMALL, DecoderConfig(16, 1, 2, 16))))
     return [hub.save_model(net, folder / name) for name, net in nets.items()]
 

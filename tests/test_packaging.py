@@ -125,4 +125,4 @@ def test_reads_with_the_packaged_weights(installed, tmp_path):
             "reader = Recognizer.from_pretrained(); print(repr(reader.read(picture)), reader.__class__.__module__)")
     done = run_blocked(installed, code, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Reading(text='") and done.stdout.strip().endswith("mnsp.reading")
+    assert done.stdout.startswith("Reading(text='") and done.stdout.strip().endswith("mnsp.recognizer")

@@ -7,7 +7,9 @@ import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from mnsp import reading
 from mnsp.cli import app
+from mnsp.hub import load_model
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.synth import SynthWords, street_world
 
@@ -27,6 +29,15 @@ def test_half_precision_and_small():
     with safe_open(folder/'model.safetensors', 'pt') as f:
         assert {f.get_slice(k).get_dtype() for k in f.keys()} <= {'F16', 'I64'}
     assert (folder/'model.safetensors').stat().st_size < 16e6
+
+def test_one_class_whatever_loads_it(tmp_path, monkeypatch):
+    "From the package, a folder or the Hub: the same class, note and weights, and it reads"
+    monkeypatch.setattr(reading, 'snapshot_download', lambda name, **how: str(folder))
+    own = Recognizer.from_pretrained()
+    own.save_pretrained(tmp_path/'saved')
+    for other in load_model(folder), Recognizer.from_pretrained(tmp_path/'saved'), Recognizer.from_pretrained('some/reader'):
+        assert type(other) is type(own) is Recognizer and other.note == own.note != ''
+        assert other.read(reading.samples()[0]).text == 'TANIA'
 
 def test_the_card_says_what_evaluation_says():
     "The row of SVT in the card's table, as read, to three words: processors round in different ways"
