@@ -70,7 +70,8 @@ def ours_onnx(batch, weights):
     from PIL import Image
 
     from mnsp import Recognizer
-    from mnsp.onnx import OnnxReader, export_onnx
+    from mnsp.graph import export_onnx
+    from mnsp.onnx import OnnxReader
     with tempfile.TemporaryDirectory() as folder:
         reader = OnnxReader(export_onnx(Recognizer.from_pretrained(weights or None), Path(folder)/'reader.onnx'), threads=1)
     height, width = reader.cfg.encoder.img_size

@@ -9,9 +9,11 @@ __all__ = ['english', 'Charset']
 import string
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from fastcore.basics import patch
+
+if TYPE_CHECKING: import torch # else only where tensors are made: reading with an exported file needs none
 
 # %% ../nbs/00_charset.ipynb #00000006
 class Charset:
@@ -70,19 +72,24 @@ def _row(self:Charset, text, max_len):
 def encode(self:Charset,
     text:str,       # the word; characters outside the set become UNKNOWN
     max_len:int=25, # places in the row, EOS included; too long a text is a ValueError
-) -> torch.Tensor:  # int64 [max_len]
+) -> 'torch.Tensor':  # int64 [max_len]
     "Ids of one word: its characters, EOS, then PAD"
-    return torch.tensor(self._row(text, max_len), dtype=torch.long)
+    return self.encode_batch([text], max_len)[0]
 
 @patch
 def encode_batch(self:Charset,
     texts,          # the words
     max_len:int=25, # places per row, EOS included
-) -> torch.Tensor:  # int64 [B,max_len]
+) -> 'torch.Tensor':  # int64 [B,max_len]
     "Ids of many words, one row each"
+    import torch
     return torch.tensor([self._row(t, max_len) for t in texts], dtype=torch.long).reshape(len(texts), max_len)
 
 # %% ../nbs/00_charset.ipynb #00000013
+def _numbers(ids):
+    "A tensor or array as a list"
+    return ids.tolist() if hasattr(ids, 'tolist') else ids
+
 @patch
 def _text(self:Charset, ids):
     "The text of a list of numbers, up to EOS"
@@ -103,14 +110,14 @@ def decode(self:Charset,
     ids, # int64 [T], or a list of numbers
 ) -> str:
     "Text of one row of ids, up to EOS; UNKNOWN becomes `\\ufffd`"
-    return self._text(torch.as_tensor(ids).tolist())
+    return self._text(_numbers(ids))
 
 @patch
 def decode_batch(self:Charset,
     ids, # int64 [B,T], on any device
 ) -> list:
     "Texts of many rows of ids"
-    return [self._text(row) for row in torch.as_tensor(ids).tolist()]
+    return [self._text(_numbers(row)) for row in _numbers(ids)]
 
 # %% ../nbs/00_charset.ipynb #00000016
 @patch(cls_method=True)

@@ -57,8 +57,8 @@ _data = ("Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation fil
 _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
 DataOption = Annotated[list[str], typer.Option('--data', '-d', help=_data)]
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
-_weights = ("Folder that a fine-tuning or the demo wrote, or a published recogniser's file. "
-            "Left out, or packaged: the weights that come with the package.")
+_weights = ("Folder that a fine-tuning or the demo wrote, a published recogniser's file, or, to read, an exported "
+            ".onnx file. Left out, or packaged: the weights that come with the package.")
 WeightsOption = Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights)]
 CharsetOption = Annotated[Optional[Path],
                           typer.Option(help="Text file of the characters to read; left out: English.")]
@@ -603,6 +603,15 @@ def _trained(weights, device):
     where = _on(device)
     return rounded_weights(Recognizer.from_pretrained(weights).to(where))
 
+def _exported(weights, **left_out):
+    "A reader in an ONNX file, for which PyTorch is not imported; it has no such options"
+    from mnsp.onnx import OnnxReader
+    if asked := [f"--{name}" for name, value in left_out.items() if value]:
+        raise ValueError(f"--weights {weights}: an exported file is not made for {', '.join(asked)}; leave that out, or give "
+                         "the weights it was made from")
+    try: return OnnxReader(weights)
+    except ImportError as e: raise ValueError(str(e)) from None
+
 # %% ../nbs/20_cli.ipynb #2f697390
 _printed = 'sets', 'avg', 'w_avg', 'convention'                      # what --json prints
 
@@ -793,20 +802,22 @@ def read(
 
     from tqdm import tqdm
     if attention: _drawable(attention)
-    reader = _trained(weights, device)
+    how = dict(batch_size=batch_size, tta=tta, urls=urls)
+    if weights and weights.suffix == '.onnx':
+        reader = _exported(weights, attention=attention, beams=beams > 1, lexicon=lexicon, device=device != 'auto')
+    else:
+        reader = _trained(weights, device)
+        how |= dict(beams=beams, lexicon=_lexicon(lexicon) if lexicon else None, attention=attention is not None)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
-    words = _lexicon(lexicon) if lexicon else None
     if boxes or detect:
         if attention: raise ValueError("--attention is for pictures of one word, not for --boxes or --detect")
         if draw and len(pictures) > 1: raise ValueError("--draw takes one photograph")
-        return _read_photos(reader, pictures, boxes, detect, draw, as_json,
-                            batch_size=batch_size, beams=beams, lexicon=words, tta=tta)
+        return _read_photos(reader, pictures, boxes, detect, draw, as_json, **how)
     if draw: raise ValueError("--draw needs --boxes FILE or --detect rapidocr")
     if '-' in pictures: sys.stdin.reconfigure(errors='surrogateescape')
     names = _files(pictures, sys.stdin) if '-' in pictures else list(_files(pictures, None))
     total, (names, given) = None if '-' in pictures else len(names), tee(names)
-    readings = reader.read_each(given, batch_size, beams, words, tta=tta,
-                                attention=attention is not None, urls=urls)
+    readings = reader.read_each(given, **how)
     failed, done, hints, shown = 0, 0, {}, []
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
@@ -856,11 +867,11 @@ def export(
     weights: WeightsOption = None,
 ):
     "Write a reader as an ONNX file, for places without PyTorch."
-    from mnsp.onnx import export_onnx
-    from mnsp.reading import Recognizer
+    from mnsp.graph import export_onnx
+    from mnsp.recognizer import Recognizer
     _file(destination, 'DESTINATION', '.onnx')
     reader = Recognizer.from_pretrained(weights)
-    try: typer.echo(f'{export_onnx(reader, destination)}: mnsp.onnx.OnnxReader runs it, or onnxruntime alone')
+    try: typer.echo(f'{export_onnx(reader, destination)}: `mnsp read --weights` reads with it, or mnsp.onnx.OnnxReader')
     except ImportError as e: raise ValueError(str(e)) from None
 
 # %% ../nbs/20_cli.ipynb #00000012
@@ -1008,4 +1019,8 @@ def main():
         if os.environ.get('MNSP_TRACEBACK'): raise
         print(_escaped(f'mnsp: {_as_options(str(error))}'.replace('\n', ' ')), file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if os.environ.get('MNSP_TRACEBACK') or (error.name or 'mnsp').startswith('mnsp'): raise
+        sys.exit(f'mnsp: {error.name} is not installed: `pip install mnsp` brings what this needs; without it, only '
+                 '`mnsp read --weights` an exported .onnx file works')
     finally: warnings.formatwarning = before

@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate, get_worker_info
 from tqdm.auto import tqdm
 
@@ -36,7 +35,7 @@ from .sources import (BrokenImage, BrokenLabel, CacheSource, Concat, DataError, 
                           HfSource, ListedSource, LmdbSource, Mixture, Source, StreamSource, Subset, all_labels,
                           digest_of, find_images, hf_stream, home, homes, in_validation, is_description, is_labelled,
                           is_lmdb, is_saved, has_parquet, leaves, mixture_of, no_labels, open_image, opening, open_source,
-                          picture, raw_labels, readable_label, reasons, said, split_source, suffixes, to_rgb)
+                          picture, raw_labels, readable_label, reasons, said, split_source, suffixes, to_array, to_rgb)
 
 # %% ../nbs/02b_data.ipynb #00000005
 _all_ = ['BrokenImage', 'BrokenLabel', 'CacheSource', 'Concat', 'DataError', 'FileSource',
@@ -114,10 +113,8 @@ def to_tensor(
     im,             # PIL RGB picture
     size=(32, 128), # (height, width)
 ):                  # uint8 [3,H,W]
-    "Resize (bicubic) and turn into a tensor"
-    if im.size != size[::-1]:
-        im = im.resize(size[::-1], Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(im)).permute(2, 0, 1).contiguous()
+    "`to_array` as a tensor"
+    return torch.from_numpy(to_array(im, size))
 
 # %% ../nbs/02b_data.ipynb #0000000d
 @patch

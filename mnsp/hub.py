@@ -190,6 +190,8 @@ def load_model(
     "A model from a folder of ours or from a published file (see `from_published`)"
     if Path(path).name in ('model.safetensors', 'config.json') and Path(path).is_file():
         raise WeightsError(f"{path} is one of two files; give the folder that holds them")
+    if Path(path).suffix == '.onnx':
+        raise WeightsError(f"{path} is an exported file, for `mnsp read` and `OnnxReader`; give the weights it was made from")
     if Path(path).is_file(): model, config = from_published(path), None
     else: config = read_config(path); model = None
     found = config['kind'] if config else model_kind(model)

@@ -332,7 +332,6 @@ def read_batch(self:Recognizer,
 
 # %% ../nbs/12_recognizer.ipynb #0000001e
 @patch
-@torch.inference_mode()
 def attend(self:Recognizer,
     pictures: list, # from `look`
     ids: torch.Tensor, # [B, T] the characters
@@ -348,6 +347,7 @@ def attend(self:Recognizer,
     return self.classifier(self.norm(last(x, picture, seen=seen))), looks
 
 @patch
+@torch.inference_mode()
 def cross_attention(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
     ids: torch.Tensor, # [B, T] the characters

@@ -6,8 +6,8 @@
 __all__ = ['reasons', 'max_pixels', 'formats', 'max_bytes', 'most_scans', 'most_reads', 'lists', 'checked', 'hidden', 'unread',
            'archives', 'sides', 'most_mixed', 'most_descriptions', 'kinds', 'BrokenImage', 'BrokenLabel', 'eight_bits',
            'to_rgb', 'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much', 'regular',
-           'read_file', 'bytes_of', 'open_image', 'why_broken', 'Source', 'picture', 'is_labelled', 'raw_label',
-           'readable_label', 'raw_labels', 'all_labels', 'index_lines', 'Lines', 'converted', 'entry_in',
+           'read_file', 'bytes_of', 'open_image', 'why_broken', 'Source', 'picture', 'to_array', 'is_labelled',
+           'raw_label', 'readable_label', 'raw_labels', 'all_labels', 'index_lines', 'Lines', 'converted', 'entry_in',
            'cache_folder', 'forms', 'find_file', 'Spelling', 'ListedSource', 'is_outside', 'places_around',
            'find_roots', 'walk', 'find_images', 'FolderSource', 'checked_pattern', 'instead', 'side_text', 'side_of',
            'side_trouble', 'check_list', 'FileSource', 'environment', 'place_of', 'data_file', 'is_lmdb', 'is_cut',
@@ -244,6 +244,15 @@ class Source:
 def picture(source, i, size=None):
     "The RGB picture of item `i` of any source"
     return source.image(i, size) if hasattr(source, 'image') else to_rgb(source[i][0])
+
+def to_array(
+    im,             # PIL RGB picture
+    size=(32, 128), # (height, width)
+):                  # uint8 [3,H,W]
+    "Resize (bicubic) and turn into an array"
+    if im.size != size[::-1]:
+        im = im.resize(size[::-1], Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.array(im).transpose(2, 0, 1))
 
 def is_labelled(source):
     "True when the source's items have texts"

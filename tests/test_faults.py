@@ -545,14 +545,14 @@ def test_pictures_with_much_around_them_are_read():
 
 def test_many_photographs_at_once(monkeypatch):
     "A few are open at a time"
-    from mnsp import Recognizer, reading
+    from mnsp import Recognizer, pictures
     made, most = [], []
     def photograph(*_):
         im = Image.new('RGB', (4000, 3000))
         made.append(weakref.ref(im))
         most.append(sum(ref() is not None for ref in made))
         return im
-    monkeypatch.setattr(reading, 'to_picture', photograph)
+    monkeypatch.setattr(pictures, 'to_picture', photograph)
     network = replace(recognizer_tiny(), encoder=EncoderConfig(dim=16, depth=1, heads=2), dim=16, depth=1, heads=2, ffn_dim=16)
     assert len(Recognizer(network).read(['photograph.jpg'] * 12)) == 12 and max(most) <= 4
 
@@ -625,17 +625,17 @@ def test_what_lies_outside_is_not_copied(odd, tmp_path):
 
 def test_a_server_that_never_ends(monkeypatch):
     "A byte now and then keeps a connection open"
-    from mnsp import reading
+    from mnsp import pictures
     server = socket.create_server(('127.0.0.1', 0))
     def drip():
         connection, _ = server.accept()
         with suppress(OSError):
             for _ in range(600): connection.sendall(b'H'); time.sleep(.1)
     Thread(target=drip, daemon=True).start()
-    monkeypatch.setattr(reading, 'most_seconds', .5)
+    monkeypatch.setattr(pictures, 'most_seconds', .5)
     begin = time.monotonic()
     with pytest.raises(BrokenImage, match='more than 0.5 seconds'):
-        reading.fetch(f'http://127.0.0.1:{server.getsockname()[1]}/x.png')
+        pictures.fetch(f'http://127.0.0.1:{server.getsockname()[1]}/x.png')
     assert time.monotonic() - begin < 5
     server.close()
 

@@ -1,0 +1,83 @@
+"""Reading with an exported file, where there is no PyTorch."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
+
+pytest.importorskip('onnxscript'); pytest.importorskip('onnxruntime')
+
+BLOCKED = """
+import sys
+for name in 'torch', 'torchvision', 'timm', 'fastai', 'huggingface_hub': sys.modules[name] = None # importing it is an error
+"""
+FROM_PYTHON = BLOCKED + """
+from mnsp.onnx import OnnxReader
+reader = OnnxReader(sys.argv[1])
+for reading in reader.read(sys.argv[2:]): print(reading.text, *reading.positions[0], sep='\\t')
+"""
+COMMAND = BLOCKED + "from mnsp.cli import main; sys.argv[0] = 'mnsp'; main()"
+
+
+def blocked(program, *args):
+    "Exit code, lines and errors of a program without PyTorch"
+    done = subprocess.run([sys.executable, '-c', program, *map(str, args)], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.fixture(scope='module')
+def file(tmp_path_factory):
+    "The packaged reader, exported"
+    from mnsp.graph import export_onnx
+    from mnsp.recognizer import Recognizer
+    return export_onnx(Recognizer.from_pretrained(), tmp_path_factory.mktemp('onnx') / 'reader.onnx')
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "Two words rendered by Pillow, one of which runs upwards"
+    folder, font = tmp_path_factory.mktemp('words'), ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', 40)
+    for word in 'street', 'garden':
+        im = Image.new('RGB', (round(font.getlength(word)) + 24, 56), 'white')
+        ImageDraw.Draw(im).text((12, 4), word, 'black', font)
+        if word == 'garden': im = im.transpose(Image.Transpose.ROTATE_90)
+        im.save(folder / f'{word}.png')
+    return [folder / 'street.png', folder / 'garden.png']
+
+
+def test_words_are_read_without_torch(file, pictures):
+    "The same words, at the same places, as with PyTorch"
+    from mnsp.recognizer import Recognizer
+    code, lines, err = blocked(FROM_PYTHON, file, *pictures)
+    assert code == 0, err
+    found = [line.split('\t') for line in lines]
+    assert [text for text, *_ in found] == ['street', 'garden']
+    for (_, *place), reading in zip(found, Recognizer.from_pretrained().read(pictures)):
+        assert np.abs(np.array(place, float) - reading.positions[0]).max() < 2
+
+
+def test_the_command_reads_without_torch(file, pictures):
+    code, lines, err = blocked(COMMAND, 'read', *pictures, '--weights', file)
+    assert code == 0 and [line.split('\t')[1] for line in lines] == ['street', 'garden'], err
+    for option, value in (('--beams', 4), ('--lexicon', file), ('--device', 'cpu')):
+        code, _, err = blocked(COMMAND, 'read', *pictures, '--weights', file, option, value)
+        assert code == 1 and f'not made for {option}' in err and 'Traceback' not in err, err
+    code, _, err = blocked(COMMAND, 'read', *pictures, '--weights', file.with_name('nowhere.onnx'))
+    assert code == 1 and 'nowhere.onnx: no such file' in err and 'Traceback' not in err
+
+
+def test_an_exported_file_is_no_weights(file):
+    from mnsp.hub import WeightsError, load_model
+    with pytest.raises(WeightsError, match='give the weights it was made from'): load_model(file)
+
+
+def test_both_readers_are_shown_the_same():
+    "To the grey level, whatever the shape of the picture"
+    from mnsp.data import to_tensor
+    from mnsp.sources import to_array
+    noise = np.random.default_rng(0)
+    for height, width in ((32, 128), (1, 1), (7, 300), (200, 20), (64, 256)):
+        im = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        assert (to_tensor(im).numpy() == to_array(im)).all() and to_array(im).shape == (3, 32, 128)
