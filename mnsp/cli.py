@@ -19,7 +19,7 @@ import re
 import shlex
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timezone
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -178,7 +178,6 @@ def demo(
     settings = DemoSettings(minutes=minutes, seed=seed, device=device)
     columns = _columns(image_column, text_column, pattern)
     if run(data or [], test or [], _own(out, context), settings, **columns)['stopped']: raise typer.Exit(130)
-
 
 # %% ../nbs/20_cli.ipynb #0000000a
 def _together(command):
@@ -998,23 +997,21 @@ def _as_options(message): # of an error
         return name if found[2] or found[3] else f'{name} '
     return re.sub(pattern, option, message)
 
-@contextmanager
-def _plain_terminal():
-    "Names and labels may hold anything: no control character reaches the terminal, and what it cannot show is escaped"
-    streams = {sys.stdout, sys.stderr}                              # which may be one
-    for stream in streams:
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-        stream.write = lambda text, write=stream.write: write(_escaped(text))
-    try: yield
-    finally:
-        for stream in streams: del stream.write
+class _Plain:
+    "A stream to which names and labels may be written that hold anything: no control character goes through"
+    def __init__(self, stream):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace') # what it cannot show
+        self.stream = stream
+
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text): return self.stream.write(_escaped(text))
 
 def main():
     "The `mnsp` command"
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')              # before PyTorch is loaded
     before, warnings.formatwarning = warnings.formatwarning, lambda text, *_, **__: f'mnsp: warning: {text}\n'
     try:
-        with _plain_terminal(): app()
+        with redirect_stdout(_Plain(sys.stdout)), redirect_stderr(_Plain(sys.stderr)): app()
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get('MNSP_TRACEBACK'): raise
         print(_escaped(f'mnsp: {_as_options(str(error))}'.replace('\n', ' ')), file=sys.stderr)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONVENTION', 'CHINESE_CONVENTION', 'english_rules', 'waics_text', 'is_waics', 'half_width', 'zhconv_simplify',
            'chinese_text', 'Rules', 'chinese_rules', 'Score', 'score', 'ScoredReading', 'Evaluation', 'named_sources',
-           'known_labels', 'read_words', 'score_readings', 'evaluate', 'merge_readings', 'evaluate_distributed',
-           'show_scored']
+           'known_labels', 'read_source', 'read_words', 'score_readings', 'evaluate', 'merge_readings',
+           'evaluate_distributed', 'show_scored']
 
 # %% ../nbs/14_evaluate.ipynb #00000003
 import re
@@ -28,8 +28,7 @@ from torch import nn
 
 from .data import DataError, WordDataset, word_loader
 from .labels import clean
-from .sources import BrokenImage, is_labelled, no_labels, open_source, raw_label
-
+from .sources import BrokenImage, is_labelled, no_labels, open_source, picture, raw_label
 
 # %% ../nbs/14_evaluate.ipynb #00000005
 _SHARED = (
@@ -282,21 +281,33 @@ def _read(reader, dataset, batch_size, workers, device, bar, name):
     return answers
 
 # %% ../nbs/14_evaluate.ipynb #e9000021
-def _read_each(read_each, words, bar, name): # -> answers in the order of the words, and {place: why it is broken}
-    "The answers of a reader that takes pictures as they are"
-    places, broken, answers = [], {}, [('', 0.)] * len(words)
+def read_source(
+    read_each, # pictures -> a `Reading` or DataError for each, in order, such as `Recognizer.read_each`
+    source,
+    items, # which of its items, in order
+): # yields for every item what was read, or the error that says why nothing was
+    "Give a reader the pictures of a source as they are"
+    broken, left = {}, iter(items)
     def pictures():
-        for k in tqdm(range(len(words)), f'reading {name}', leave=False, disable=not bar):
-            try: picture = words[k][0]
-            except (BrokenImage, OSError) as e: broken[str(k)] = getattr(e, 'reason', 'unreadable')
-            else: places.append(k); yield picture
-    n = 0
+        for i in items:
+            try: im = picture(source, i)
+            except (BrokenImage, OSError) as e: broken[i] = e
+            else: yield im
     for reading in read_each(pictures()):
-        if isinstance(reading, DataError): broken[str(places[n])] = getattr(reading, 'reason', 'unreadable')
-        else: answers[places[n]] = reading.text, reading.confidence
-        n += 1
-    if n != len(places):
-        raise ValueError(f"reader answered {n} readings for {len(places)} pictures; it must give one each")
+        while (i := next(left, None)) in broken: yield broken.pop(i)
+        if i is None: raise ValueError("reader answered more readings than there are pictures; it must give one each")
+        yield reading
+    for i in left:
+        if i not in broken: raise ValueError("reader answered fewer readings than there are pictures; it must give one each")
+        yield broken.pop(i)
+
+def _as_they_are(read_each, words, bar, name): # -> answers in the order of the words, and {place: why it is broken}
+    "The answers of a reader that takes pictures as they are"
+    answers, broken = [], {}
+    rows = tqdm(read_source(read_each, words, range(len(words))), f'reading {name}', len(words), leave=False, disable=not bar)
+    for k, reading in enumerate(rows):
+        if isinstance(reading, Exception): broken[str(k)], reading = getattr(reading, 'reason', 'unreadable'), None
+        answers.append((reading.text, reading.confidence) if reading else ('', 0.))
     return answers, broken
 
 # %% ../nbs/14_evaluate.ipynb #00000021
@@ -323,7 +334,7 @@ def read_words(
     for name, source in sources.items():
         words = _Part(source, range(part[0], len(source), part[1]))
         if not len(words): continue # a set smaller than the number of processes
-        if as_read: answers, broken = _read_each(reader, words, bar, name)
+        if as_read: answers, broken = _as_they_are(reader, words, bar, name)
         else:
             dataset = WordDataset(words, size=size, on_broken='blank', max_broken=1.)
             answers = _read(reader, dataset, batch_size, workers, device, bar, name)

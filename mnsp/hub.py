@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['trainers', 'wrappers', 'known_heads', 'maerec_chars', 'imagenet', 'WeightsError', 'model_kind', 'save_model',
-           'read_config', 'build', 'untrained_reader', 'bare_pretrainer', 'header', 'bounded', 'ShapesOnly', 'fitting',
-           'misfits', 'shapes', 'unusable', 'load_weights', 'load_model', 'read_checkpoint', 'bare_names', 'layout_of',
-           'Checkpoint', 'published_name', 'check_fit', 'fill_from_checkpoint', 'from_published']
+           'read_config', 'build', 'untrained_reader', 'bare_pretrainer', 'header', 'bounded', 'fitting', 'misfits',
+           'shapes', 'unusable', 'named_today', 'load_weights', 'load_model', 'read_checkpoint', 'bare_names',
+           'layout_of', 'Checkpoint', 'published_name', 'check_fit', 'fill_from_checkpoint', 'from_published']
 
 # %% ../nbs/17_hub.ipynb #00000003
 import argparse
@@ -25,10 +25,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from .charset import english
-from .encoder import Encoder, EncoderConfig
+from .encoder import Encoder, EncoderConfig, shapes_alone
 from .machine import write_atomically
 from .recognizer import Recognizer, RecognizerConfig
 
@@ -122,18 +121,11 @@ def bounded(config, most: int, where: str, name: str = 'config'):
         limit = most if name in ('depth', 'n_scales') else 2**20
         if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
 
-class ShapesOnly(TorchFunctionMode):
-    "On the meta device, where a model has only shapes, nothing is drawn for its weights"
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        drawing = func.__name__.endswith('_') and not func.__name__.endswith('__') # normal_, uniform_, …
-        return [*args, *kwargs.values()][0] if drawing else func(*args, **kwargs)
-
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
-    found = header(file)
+    found = named_today(header(file))
     bounded(config['config'], len(found), str(file.parent))
-    with torch.device('meta'), ShapesOnly(): bare = build(config, str(file.parent))
+    with shapes_alone(): bare = build(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26: raise WeightsError(f"{file.parent}: img_size cannot be so large")
@@ -168,15 +160,26 @@ def unusable(
               if v.is_floating_point() and not v.isfinite().all()]
     return '; '.join(wrong[:most]) + (f'; and {len(wrong) - most} more' if len(wrong) > most else '')
 
+_earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names of a recogniser's attention, once ours too
+
+def named_today(
+    state: dict, # name -> anything, of weights written by any version of this package
+) -> dict: # the same by the names that models have now
+    "Weights whose names have changed since they were written"
+    def name(found): return f'{found[1]}.{_earlier[found[2]]}.'
+    return {re.sub(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.', name, k): v for k, v in state.items()}
+
+def _safetensors(path):
+    try: return load_file(path)
+    except (SafetensorError, OSError) as e: raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
+
 def load_weights(
     model: nn.Module,
     path: str | Path, # folder
 ):
     "Put weights into a model; every tensor must be there and fit"
     file = Path(path) / 'model.safetensors'
-    try: state = load_file(file)
-    except (SafetensorError, OSError) as e:
-        raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
+    state = named_today(_safetensors(file))
     wrong = misfits(shapes(state), shapes(model.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if wrong := unusable(state, model.state_dict()): raise WeightsError(f"{file}: {wrong}")
@@ -227,10 +230,6 @@ def _weights(file):
     parts = [file, *(file[k] for k in _places if k in file)]
     return next((p for p in parts if isinstance(p, dict) and p and all(isinstance(v, torch.Tensor) for v in p.values())),
                 None)
-
-def _safetensors(path):
-    try: return load_file(path)
-    except (SafetensorError, OSError) as e: raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
 
 def _stored(path):
     "WeightsError when the parts of a zip file are compressed, as torch.save never does, and could be of any size"
@@ -368,7 +367,7 @@ class Checkpoint:
 _reader_names = [('char_emb', 'decoder.trg_word_emb'), ('layers', 'decoder.layer_stack'),
                  ('norm', 'decoder.layer_norm'), ('classifier', 'decoder.classifier'),
                  ('positions', 'decoder.position_enc.position_table')]
-_layer_names = [('.w_qs.', '.linear_q.'), ('.w_ks.', '.linear_k.'), ('.w_vs.', '.linear_v.'),
+_layer_names = [('.query.', '.linear_q.'), ('.key.', '.linear_k.'), ('.value.', '.linear_v.'), ('.out.', '.fc.'),
                 ('.mlp.0.', '.mlp.w_1.'), ('.mlp.3.', '.mlp.w_2.')]
 
 def published_name(
@@ -493,7 +492,7 @@ def from_published(
         if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads)), {}
         return readers.get(layout, _pretrainer)(file, layout, *heads, *chars)
     try:
-        with torch.device('meta'): bare, spare = make()             # without memory, as in `fitting`
+        with shapes_alone(): bare, spare = make()                    # without memory, as in `fitting`
         check_fit(bare, file, layout, spare)
         model, spare = make()
     except WeightsError: raise

@@ -247,7 +247,6 @@ def numbers_beside_words(entries: list) -> bool:
     words = [max(re.findall(r'[^\W\d_]+', PurePosixPath(e.file).stem), key=len, default='').lower() for e in entries]
     return min(map(len, words)) > 2 and len({*words}) == len(words)
 
-
 # %% ../nbs/02_labels.ipynb #0200001c
 def fields_of(lines: list, mark: str): # -> list of fields; None: no proper CSV; False: a quotation mark stays open
     "The fields of a record that spans these lines"

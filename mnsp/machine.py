@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['has_bf16', 'autocast', 'default_device', 'as_device', 'at_most_threads', 'threads_that_pay', 'processes', 'rank',
-           'over_all', 'seeded', 'write_atomically', 'write_rows', 'whole_lines', 'prepare_out', 'this_commit',
-           'versions']
+           'over_all', 'seeded', 'write_atomically', 'write_rows', 'whole_lines', 'digest', 'prepare_out',
+           'this_commit', 'versions']
 
 # %% ../nbs/05b_machine.ipynb #00000003
 import csv
 import ctypes
+import hashlib
 import os
 import platform
 import random
@@ -143,6 +144,17 @@ def whole_lines(path: str | Path) -> str: # '' where there is no file
     "A text without a last line that was cut off while it was written"
     text = Path(path).read_bytes().decode(errors='replace') if Path(path).is_file() else ''
     return text[:text.rfind('\n') + 1]
+
+def digest(
+    tensors: dict, # name -> tensor
+    rest: str = '', # what else counts
+) -> str: # 32 hexadecimal digits
+    "What tells weights or a state from others, or from themselves with a bit flipped"
+    mark = hashlib.blake2b(rest.encode(), digest_size=16)
+    for name in sorted(tensors):
+        mark.update(f'{name} {tensors[name].dtype} {list(tensors[name].shape)}'.encode())
+        mark.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return mark.hexdigest()
 
 # %% ../nbs/05b_machine.ipynb #0000001a
 def prepare_out(out: str | Path, option: str = '--out') -> Path: # `option`: what gave it

@@ -22,7 +22,7 @@ from torch import nn
 
 from .attend import attend as weighted_sum
 from .charset import Charset, english
-from .encoder import Encoder, EncoderConfig, bare, sincos
+from .encoder import Encoder, EncoderConfig, only_shapes, sincos
 from .machine import at_most_threads, autocast, has_bf16, threads_that_pay
 from .teacher import pool_features
 
@@ -36,8 +36,7 @@ class Attention(nn.Module):
     ):
         super().__init__()
         self.heads = heads
-        self.w_qs, self.w_ks, self.w_vs = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.fc = nn.Linear(dim, dim, bias=False)
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
 
     def split(self, x): # [B, T, D] -> [B, heads, T, D/heads]
@@ -47,7 +46,7 @@ class Attention(nn.Module):
         memory: torch.Tensor, # [B, S, D]
     ) -> tuple: # two of [B, heads, S, D/heads]
         "What there is to attend to"
-        return self.split(self.w_ks(memory)), self.split(self.w_vs(memory))
+        return self.split(self.key(memory)), self.split(self.value(memory))
 
     def forward(self,
         x: torch.Tensor, # [B, T, D] queries
@@ -56,12 +55,12 @@ class Attention(nn.Module):
         seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S], True = may be attended to; `causal` included
     ) -> torch.Tensor: # [B, T, D]
         "Attend"
-        out = weighted_sum(self.split(self.w_qs(x)), *keys_values, seen=seen, causal=causal and seen is None)
-        return self.dropout(self.fc(out.transpose(1, 2).flatten(2)))
+        out = weighted_sum(self.split(self.query(x)), *keys_values, seen=seen, causal=causal and seen is None)
+        return self.dropout(self.out(out.transpose(1, 2).flatten(2)))
 
     def weights(self, x: torch.Tensor, keys_values: tuple) -> torch.Tensor: # [B, heads, T, S], rows sum to 1
         "Where it looks: for pictures, not for training"
-        q, k = self.split(self.w_qs(x)).float(), keys_values[0].float()
+        q, k = self.split(self.query(x)).float(), keys_values[0].float()
         return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
 
 # %% ../nbs/12_recognizer.ipynb #0000000a
@@ -158,7 +157,7 @@ class Recognizer(nn.Module, PyTorchModelHubMixin, **_about):
         projection = nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim)
         self.linear_norm = nn.Sequential(*projection) if cfg.project else nn.Identity()
         self.char_emb = nn.Embedding(self.charset.n_inputs, cfg.dim)
-        codes = torch.empty(cfg.max_len, cfg.dim) if bare() else sincos(torch.arange(float(cfg.max_len)), cfg.dim)
+        codes = torch.empty(cfg.max_len, cfg.dim) if only_shapes() else sincos(torch.arange(float(cfg.max_len)), cfg.dim)
         self.register_buffer('positions', codes, persistent=cfg.encoder.stored_positions)
         self.dropout = nn.Dropout(cfg.dropout)
         self.layers = nn.ModuleList([DecoderLayer(cfg.dim, cfg.heads, cfg.ffn_dim, cfg.dropout)

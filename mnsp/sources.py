@@ -672,7 +672,6 @@ def is_lmdb(path):
     "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
     return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
 
-
 # %% ../nbs/02a_sources.ipynb #f1e50002
 _touch_all = """import lmdb, os, sys
 with lmdb.open(sys.argv[1], subdir=os.path.isdir(sys.argv[1]), readonly=True, lock=False) as env:

@@ -38,7 +38,6 @@ from .sources import (BrokenImage, DataError, digest_of, fingerprint, home, is_l
                           raw_label, raw_labels, readable_label, reasons, split_source, suffixes)
 from .synth import draws, font_chars, font_files
 
-
 # %% ../nbs/02c_stores.ipynb #00000009
 class Probe(Dataset):
     "(width, height, digest of the pixels, reason code) of every picture"
@@ -464,7 +463,6 @@ def fill(part, images, codes, workers, bar, every):
                 images.flush(); codes.flush()
                 part.progress(done=at, written=at, size=part.append('rows.jsonl', lines))
                 lines = []
-
 
 # %% ../nbs/02c_stores.ipynb #0c5e0002
 def memory_map(file, shape):

@@ -137,7 +137,7 @@ def test_names_are_the_published_ones():
     assert published_name('teacher.encoder.cls_token', 'lmim') == 'model_maeenc_momentum.cls_token'
     assert published_name('encoder.positions0', 'maerec recognizer') == 'backbone.pos_embed'
     assert published_name('decoder.positions0', 'mae') == 'decoder_pos_embed'
-    assert published_name('layers.2.enc_attn.w_ks.weight', 'lmim recognizer') == 'decoder.layer_stack.2.enc_attn.linear_k.weight'
+    assert published_name('layers.2.enc_attn.key.weight', 'lmim recognizer') == 'decoder.layer_stack.2.enc_attn.linear_k.weight'
     assert published_name('layers.0.mlp.3.bias', 'lmim recognizer') == 'decoder.layer_stack.0.mlp.w_2.bias'
     assert published_name('char_emb.weight', 'maerec recognizer') == 'decoder.trg_word_emb.weight'
 
