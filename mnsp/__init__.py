@@ -1,14 +1,25 @@
 """Masked next-scale prediction: learn to read scene text from pictures of words that nobody has labelled"""
 __version__ = "0.0.1"
 
-__all__ = ['Recognizer', 'Reading']
+from importlib import import_module as _import_module
+
+# What `from mnsp import …` gives besides the rooms themselves: room -> names. None of them is called like a room, since a
+# room, once it is imported, takes its name; `from mnsp.training import pretrain` and the like name both.
+_offered = dict(
+    charset=['Charset'], synth=['SynthWords'], sources=['DataError', 'open_source'],
+    data=['WordDataset', 'open_words', 'word_loader'], encoder=['Encoder'], pretrain=['Pretrainer', 'lmim', 'mae'],
+    recognizer=['recognizer_from', 'recognizer_small', 'recognizer_tiny', 'with_charset'],
+    hub=['WeightsError', 'from_published', 'load_model', 'save_model'],
+    reading=['Reading', 'Recognizer', 'samples', 'show_readings'], graph=['export_onnx'], onnx=['OnnxReader'])
+_rooms = {name: room for room, names in _offered.items() for name in names}
+__all__ = sorted(_rooms)
 
 
 def __getattr__(name):
-    "`Recognizer` and `Reading`, imported when they are first asked for: `import mnsp` alone stays quick"
-    if name not in __all__: raise AttributeError(f"module 'mnsp' has no attribute {name!r}")
-    from . import reading
-    return getattr(reading, name)
+    "An offered name, imported when it is first asked for: `import mnsp` alone stays quick"
+    if name not in _rooms: raise AttributeError(f"module 'mnsp' has no attribute {name!r}")
+    globals()[name] = found = getattr(_import_module(f'mnsp.{_rooms[name]}'), name)
+    return found
 
 
-def __dir__(): return sorted([*globals(), *__all__])
+def __dir__(): return sorted({*globals(), *__all__})

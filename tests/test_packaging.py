@@ -67,7 +67,7 @@ def test_wheel_holds_the_package_and_nothing_else(root, wheel):
               for path in (root/"mnsp").rglob(kind)}
     assert wanted <= set(names)
     assert {"mnsp/published.csv", "mnsp/weights/english/model.safetensors", "mnsp/weights/english/config.json"} <= wanted
-    assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py"} <= set(names)
+    assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py", "mnsp/py.typed"} <= set(names)
     assert any(re.fullmatch(r"mnsp-[^/]+\.dist-info/(licenses/)?LICENSE", name) for name in names)
     assert not [name for name in names if name.endswith((".ipynb", ".pyc"))]
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"mnsp"}
