@@ -14,8 +14,8 @@ from reader import Crops
 
 from mnsp.data import WordDataset, word_loader
 from mnsp.evaluate import waics_text
-from mnsp.reading import Recognizer
-from mnsp.recognizer import framed, per_character
+from mnsp.reading import Reading, Recognizer
+from mnsp.recognizer import framed
 
 SETS = ["IIIT5K_train", "SVT_train", "IC15_train", "MLTlike_train"]
 BOUNDS = .7, .8, .9, .95, .98, .99, 1.01  # the last: all words
@@ -33,7 +33,7 @@ def read_all(reader, data):
         source = Crops([Path(data) / name], True)
         for images, _ in word_loader(WordDataset(source, on_broken="blank"), 64):
             for view, answer in answers.items():
-                answer += [(text, per_character(text, p)) for text, p in
+                answer += [(text, Reading(text, p).per_character) for text, p in
                            reader.read_batch(VIEWS[view](images) if view in VIEWS else images)]
         labels += [source.label(i) for i in range(len(source))]
     return labels, answers

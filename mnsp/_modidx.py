@@ -844,7 +844,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mnsp.recognizer.framed': ('recognizer.html#framed', 'mnsp/recognizer.py'),
                                  'mnsp.recognizer.learnt_rows': ('recognizer.html#learnt_rows', 'mnsp/recognizer.py'),
                                  'mnsp.recognizer.next_size': ('recognizer.html#next_size', 'mnsp/recognizer.py'),
-                                 'mnsp.recognizer.per_character': ('recognizer.html#per_character', 'mnsp/recognizer.py'),
                                  'mnsp.recognizer.recognizer_fast': ('recognizer.html#recognizer_fast', 'mnsp/recognizer.py'),
                                  'mnsp.recognizer.recognizer_from': ('recognizer.html#recognizer_from', 'mnsp/recognizer.py'),
                                  'mnsp.recognizer.recognizer_small': ('recognizer.html#recognizer_small', 'mnsp/recognizer.py'),

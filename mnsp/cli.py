@@ -32,7 +32,6 @@ import typer
 try: import tomllib
 except ImportError: import tomli as tomllib # Python 3.10
 
-
 # %% ../nbs/20_cli.ipynb #00000006
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
                   rich_markup_mode=None,
@@ -768,7 +767,6 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
     if failed: raise typer.Exit(1)
 
-
 # %% ../nbs/20_cli.ipynb #559f5324
 most_drawn = 24 # pictures on the sheet of `read --attention`
 _detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
@@ -984,7 +982,6 @@ def data_crop(
         images, out_boxes = annotations, out.with_name(f'{out.name}.boxes.json')
         annotations = look(images, out_boxes, detector(detect))
     typer.echo(crop(annotations, out, images, margin, least, turn, workers))
-
 
 # %% ../nbs/20_cli.ipynb #00000014
 def _as_options(message): # of an error

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['tta_crops', 'unsure_below', 'Attention', 'DecoderLayer', 'RecognizerConfig', 'recognizer_small', 'recognizer_fast',
-           'recognizer_tiny', 'Recognizer', 'next_size', 'decoding', 'rounded_weights', 'framed', 'per_character',
-           'finest_encoder', 'encoder_of_scales', 'recognizer_from', 'learnt_rows', 'related_rows', 'carry_over',
-           'with_charset']
+           'recognizer_tiny', 'Recognizer', 'next_size', 'decoding', 'rounded_weights', 'framed', 'finest_encoder',
+           'encoder_of_scales', 'recognizer_from', 'learnt_rows', 'related_rows', 'carry_over', 'with_charset']
 
 # %% ../nbs/12_recognizer.ipynb #00000003
 import copy
@@ -409,13 +408,6 @@ def framed(
     x = images.float()
     x = x[..., dy:height - dy, dx:width - dx] if share > 0 else F.pad(x, (-dx, -dx, -dy, -dy), 'replicate')
     return F.interpolate(x, (height, width), mode='bilinear', antialias=True).round().to(torch.uint8)
-
-def per_character(
-    text: str,
-    confidence: float, # of the whole word and its end mark
-) -> float: # 0..1, geometric mean over the characters and the end mark
-    "Confidence that can be compared between words of different length"
-    return confidence ** (1 / (len(text) + 1))
 
 # %% ../nbs/12_recognizer.ipynb #c0000004
 @patch

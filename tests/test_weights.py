@@ -1,16 +1,21 @@
 "The weights that come with the package read what they are said to read"
 import json
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 from mnsp import reading
+from mnsp.checkpoints import Checkpoints, random_state
 from mnsp.cli import app
 from mnsp.hub import load_model
 from mnsp.reading import Recognizer, packaged_weights
+from mnsp.recognizer import recognizer_tiny
 from mnsp.synth import SynthWords, street_world
 
 folder = packaged_weights()
@@ -38,6 +43,18 @@ def test_one_class_whatever_loads_it(tmp_path, monkeypatch):
     for other in load_model(folder), Recognizer.from_pretrained(tmp_path/'saved'), Recognizer.from_pretrained('some/reader'):
         assert type(other) is type(own) is Recognizer and other.note == own.note != ''
         assert other.read(reading.samples()[0]).text == 'TANIA'
+
+def test_a_checkpoint_of_an_earlier_version_is_taken_up():
+    "The attention's matrices had other names"
+    then, now = Recognizer(recognizer_tiny()), Recognizer(recognizer_tiny())
+    was = dict(query='w_qs', key='w_ks', value='w_vs', out='fc')
+    earlier = {re.sub(r'(attn)\.(\w+)\.', lambda m: f'{m[1]}.{was[m[2]]}.' if m[2] in was else m[0], k): v
+               for k, v in then.state_dict().items()}
+    assert 'layers.0.self_attn.w_qs.weight' in earlier
+    state = dict(settings={}, step=3, train_iter=3, model=earlier, optimizer={},
+                 processes=[dict(loader={}, callbacks={}, random=random_state())])
+    Checkpoints.restore(Mock(settings={}, model=now, learn=SimpleNamespace(cbs=[]), generators=dict, folder=Path('run')), state)
+    assert all((now.state_dict()[k] == v).all() for k, v in then.state_dict().items())
 
 def test_the_card_says_what_evaluation_says():
     "The row of SVT in the card's table, as read, to three words: processors round in different ways"
