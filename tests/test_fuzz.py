@@ -180,7 +180,7 @@ def fuzz_models(models, work, as_published, n):
 
 def test_a_few_hundred_odd_models(models, tmp_path, as_published):
     seen = fuzz_models(models, tmp_path, as_published, 200)
-    assert min(seen.values()) > 5
+    assert min(seen.values()) > 2
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 BUILD_FILES = "settings.ini setup.py pyproject.toml constraints.txt MANIFEST.in LICENSE README.md CHANGELOG.md".split()
 
-EXTRAS = "app", "onnx", "hub", "watch", "chinese", "docs", "dev"
+EXTRAS = "app", "onnx", "hub", "watch", "detect", "chinese", "docs", "dev"
 
 # Runs one statement in a process in which the tools of development cannot be imported.
 BLOCKED = """
