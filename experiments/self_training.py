@@ -1,6 +1,6 @@
 """Two hundred labels and three thousand pictures without: what does each round of self-training bring?
 
-    python experiments/self_training.py [--seeds 0 1] [--steps 150]
+    python experiments/self_training.py [--seeds 0 1] [--steps 600]
 
 Dates and lot numbers as an ink-jet prints them on packages, in dots, which the packaged reader has not learnt. Each stage is a
 command of `mnsp`, as in the tutorial on self-training; what it reads of 400 words apart goes to self_training.csv. Every
@@ -78,21 +78,22 @@ def stages(steps, seed):
         mnsp('finetune', '--data', *data, *start, '--valid', 'valid', '--valid-every', 50, '--steps', steps, '--batch-size', 32,
              '--out', out, '--seed', seed, '--workers', 0)
         return out
+    def labelled(k, reader):
+        mnsp('data', 'label', 'many', '--weights', reader, '--out', f'round{k}', '--least', .9)
+        return finetuned(f'reader{k}', 'few', '--data', f'round{k}/labels.json')
+    def labels(k): return 200+len(open_source(f'round{k}/labels.json'))
     yield 'packaged', packaged_weights(), 0
-    best = finetuned('few', 'few')
-    yield '200 labels', best, 200
-    for k in (1, 2):
-        mnsp('data', 'label', 'many', '--weights', best, '--out', f'round{k}', '--least', .9)
-        best = finetuned(f'reader{k}', 'few', '--data', f'round{k}/labels.json')
-        yield f'round {k}', best, 200+len(open_source(f'round{k}/labels.json'))
+    yield '200 labels', (best := finetuned('few', 'few')), 200
+    yield 'round 1', (best := labelled(1, best)), labels(1)
     yield 'all labelled', finetuned('known', 'few', '--data', 'all'), 3200
+    yield 'round 2', labelled(2, best), labels(2)
     mnsp('pretrain', '--data', 'few', '--data', 'many', '--out', 'pretrained', '--steps', 2*steps, '--seed', seed, '--workers', 0)
     yield 'from nothing', finetuned('scratch', 'few', start=('--encoder', 'pretrained/encoder')), 200
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
-    parser.add_argument('--steps', type=int, default=150)
+    parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     given.out = given.out.resolve()
