@@ -24,6 +24,7 @@ choices = { # how a run differs from the command's defaults
     'AdamW 2.5e-5': ['--optimizer', 'adamw', '--lr', '2.5e-5'],
     'AdamW 1e-4': ['--optimizer', 'adamw', '--lr', '1e-4'],
     'AdamW 4e-4': ['--optimizer', 'adamw', '--lr', '4e-4'], 'Muon 1e-4': ['--optimizer', 'muon', '--lr', '1e-4'],
+    'Muon 2e-4': ['--optimizer', 'muon', '--lr', '2e-4'],
     'Muon 4e-4': ['--optimizer', 'muon', '--lr', '4e-4'],
     'Muon 2e-3': ['--optimizer', 'muon', '--lr', '2e-3'],
     'Muon 2e-3, short words first': ['--optimizer', 'muon', '--lr', '2e-3', '--short-first', '.6']}
