@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo_out
 WORKERS ?= 2
-# yes, or try: build the site without MathJax where npm cannot be had.
-MATH ?= yes
+# yes, or try: build the site without what npm brings where it cannot be had.
+NPM ?= yes
 
 BIN := $(VENV)/bin
 # One stamp per kind of installation, named after what was installed and from where: an unchanged tree installs nothing.
@@ -25,19 +25,19 @@ heading = @printf '\n== %s\n' "$(1)"
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) WORKERS=$(WORKERS) MATH=$(MATH)"
+	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) WORKERS=$(WORKERS) NPM=$(NPM)"
 
 demo: $(RUN)  ## pre-train, fine-tune and evaluate a tiny model on this machine; writes OUT/report.html
 	$(call heading,demo)
 	$(BIN)/mnsp demo --out $(OUT)
 
-test: MATH = try
+test: NPM = try
 test: in-sync readme-check lint notebooks docs pytest  ## every check: in sync, README, ruff, all notebooks, site, pytest
 
 docs: $(DEV)  ## the documentation site: docs/_build/html/index.html
 	$(call heading,documentation site)
 	@rm -rf docs/_build
-	$(BIN)/python docs/mathjax.py $(if $(filter try,$(MATH)),--try)
+	$(BIN)/python docs/vendor.py $(if $(filter try,$(NPM)),--try)
 	$(BIN)/python docs/prep.py
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs docs/_src docs/_build/html
 
@@ -77,7 +77,7 @@ install: $(RUN)  ## what a user needs, into VENV
 install-dev: $(DEV)  ## the same and the tools of development
 
 clean:  ## remove what demo, tests and builds left (VENV stays)
-	rm -rf $(OUT) build dist *.egg-info .pytest_cache .ruff_cache _proc docs/_src docs/_build docs/_static/mathjax
+	rm -rf $(OUT) build dist *.egg-info .pytest_cache .ruff_cache _proc docs/_src docs/_build docs/_static/mathjax docs/_static/onnxruntime docs/_static/reader
 	find mnsp nbs tests docs -name __pycache__ -prune -exec rm -rf {} +
 	find nbs -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

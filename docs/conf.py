@@ -1,4 +1,5 @@
-"""Sphinx's settings. The pages come from docs/prep.py, MathJax from docs/mathjax.py; nothing is loaded from elsewhere."""
+"""Sphinx's settings. The pages come from docs/prep.py, the rest from docs/vendor.py; nothing is loaded from
+elsewhere."""
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "mnsp"
-html_static_path = [str(docs/"_static")]
+html_static_path = [str(docs/"_static"), str(docs.parent/"mnsp"/"samples")]
 html_css_files = ["mnsp.css"]
 html_search_scorer = str(docs/"_static"/"scorer.js")
 html_js_files = [("mnsp.js", dict(defer="defer"))]

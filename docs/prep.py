@@ -211,7 +211,7 @@ def navigation(front):
         if links: trees.append((heading, links))
     missing = set(rooms.values()) - {f"{page}.ipynb" for _, links in trees for page in links} - {"index.ipynb"}
     if missing: sys.exit(f"nbs/index.ipynb has no row for {', '.join(sorted(missing))}")
-    trees += [("Project", ["api/index", "weights", "CONTRIBUTING", "CHANGELOG", "LICENSE"])]
+    trees = [("Read", ["try"]), *trees, ("Project", ["api/index", "weights", "CONTRIBUTING", "CHANGELOG", "LICENSE"])]
     return "\n".join(f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(links) + "\n```\n" for name, links in trees)
 
 
@@ -220,7 +220,8 @@ def front_page(notebook):
     page = room_page(notebook, None)
     text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
     for cell in page["cells"]:
-        cell["source"] = re.sub(r"\]\(\.\./(\w+)(\.md)?\)", r"](\1.md)", cell["source"].replace(f"../{card}", "weights.md"))
+        source = cell["source"].replace(f"../{card}", "weights.md")
+        cell["source"] = re.sub(r"\]\(\.\./(?:docs/)?(\w+)(\.md)?\)", r"](\1.md)", source)
     tree = dict(cell_type="markdown", metadata={}, id="navigation", source=navigation(text))
     return {**page, "cells": [*page["cells"], tree]}
 
@@ -240,8 +241,8 @@ def main():
     (pages/"api"/"index.md").write_text(reference_index(order), "utf-8")
     for short, module in modules.items():
         (pages/"api"/f"{short}.md").write_text(reference(short, module, notebooks[short]), "utf-8")
-    for name in ("CONTRIBUTING", "CHANGELOG"):
-        (pages/f"{name}.md").write_text(linked((root/f"{name}.md").read_text("utf-8")), "utf-8")
+    for path in (root/"CONTRIBUTING.md", root/"CHANGELOG.md", root/"docs"/"try.md"):
+        (pages/path.name).write_text(linked(path.read_text("utf-8")), "utf-8")
     (pages/"weights.md").write_text((root/card).read_text("utf-8"), "utf-8")
     (pages/"LICENSE.md").write_text(f"# Licence\n\n```text\n{(root/'LICENSE').read_text('utf-8')}\n```\n", "utf-8")
 
