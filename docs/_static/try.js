@@ -118,13 +118,12 @@ function mark(name, text, style) {
   return element;
 }
 
-// Every letter above the picture, and a dot where it was seen.
+// Every letter above what was read, and a dot where it was seen.
 function letterMarks(letters, canvas, [left, top, width, height] = [0, 0, canvas.width, canvas.height]) {
-  return letters.flatMap(({ letter, x, y, confidence }) => {
-    const [right, down] = [(left + x * width) / canvas.width, (top + y * height) / canvas.height].map((v) => `${100 * v}%`);
-    const name = mark("try-letter", letter, { left: right });
-    name.title = `${letter} ${confidence.toFixed(2)}`;
-    return [name, mark("try-dot", "", { left: right, top: down })];
+  return letters.flatMap(({ letter, x, y }) => {
+    const share = (part, whole) => `${(100 * part) / whole}%`, across = share(left + x * width, canvas.width);
+    return [mark("try-letter", letter, { left: across, top: share(top, canvas.height) }),
+            mark("try-dot", "", { left: across, top: share(top + y * height, canvas.height) })];
   });
 }
 
@@ -152,7 +151,7 @@ function tryIt(page, folder) {
     if (mine !== asked) return;
     part("marks").replaceChildren(...letterMarks(letters, canvas, box));
     part("text").textContent = text;
-    part("each").textContent = letters.map(({ letter, confidence }) => `${letter} ${confidence.toFixed(2)}`).join("  ");
+    part("each").textContent = letters.map(({ letter, confidence }) => `${letter}\u00a0${confidence.toFixed(2)}`).join("  ");
     const hint = confidence < 0.3 ? ": unsure. The reader wants one word, cut out closely" : "";
     part("confidence").textContent = `confidence ${confidence.toFixed(2)}${hint}`;
     part("result").hidden = false;
@@ -176,8 +175,9 @@ function tryIt(page, folder) {
     button.addEventListener("click", () =>
       attempt(fetched(button.querySelector("img").src).then((answer) => answer.blob()).then(open)));
   document.addEventListener("paste", (event) => openFirst(event.clipboardData.files));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => { event.preventDefault(); openFirst(event.dataTransfer.files); });
+  for (const name of ["dragover", "drop"]) // anywhere on the page; what is no file goes where it goes
+    document.addEventListener(name, (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+  document.addEventListener("drop", (event) => openFirst(event.dataTransfer.files));
 
   let start = null;
   function choose(event, done) {
