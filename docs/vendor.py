@@ -79,7 +79,7 @@ def vendor(what):
 
 def smaller(model):
     """The same graph in half the bytes: weights that float16 holds exactly, as the packaged ones, are stored as such, and
-    cast when it is loaded; what the exporter noted of each step, with the places of files, goes."""
+    cast where it runs; what the exporter noted of each step, with the places of files, goes."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
     bodies = [a.g for node in model.graph.node for a in node.attribute if a.HasField("g")]

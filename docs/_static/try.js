@@ -69,7 +69,9 @@ async function loadReader(folder) {
   Object.assign(ort.env.wasm, {
     numThreads: 1, // more need special headers
     wasmPaths: { mjs: `${folder}onnxruntime/wasm.js` }, wasmBinary: wasm });
-  return { ...about, chars: [...about.chars], ort, session: await ort.InferenceSession.create(model) };
+  // rewriting the graph first takes a second or more, and words are read no faster then
+  const session = await ort.InferenceSession.create(model, { graphOptimizationLevel: "disabled" });
+  return { ...about, chars: [...about.chars], ort, session };
 }
 
 // Bytes [3, height, width] -> text, confidence, and every letter with its confidence and its place, 0..1 from left and top
