@@ -77,42 +77,20 @@ def vendor(what):
     return True
 
 
-def smaller(model):
-    """The same graph in half the bytes: weights that float16 holds exactly, as the packaged ones, are stored as such, and
-    cast where it runs; what the exporter noted of each step, with the places of files, goes."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-    bodies = [a.g for node in model.graph.node for a in node.attribute if a.HasField("g")]
-    for node in (node for graph in (model.graph, *bodies) for node in graph.node):
-        node.ClearField("metadata_props"), node.ClearField("doc_string")
-    for stored in model.graph.initializer:
-        if stored.data_type != TensorProto.FLOAT: continue
-        weights = numpy_helper.to_array(stored)
-        with np.errstate(over="ignore"): half = weights.astype(np.float16)
-        if weights.size < 2 or (half != weights).any(): continue
-        name = stored.name
-        stored.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        model.graph.node.insert(0, helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT))
-    return model
-
-
 def export(folder=static/"reader"):
     "The packaged reader, and what the page has to know of it; made again when code or weights have changed."
     model = folder/"reader.onnx"
     made_from = [Path(__file__), *root.glob("mnsp/*.py"), *root.glob("mnsp/weights/english/*")]
     if model.exists() and model.stat().st_mtime > max(path.stat().st_mtime for path in made_from): return
     sys.path.insert(0, str(root))
-    import onnx
-
     from mnsp.graph import export_onnx
     from mnsp.recognizer import Recognizer
     recognizer = Recognizer.from_pretrained()
     folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as made: whole = onnx.load(export_onnx(recognizer, Path(made)/"reader.onnx"))
     height, width = recognizer.cfg.encoder.img_size
     about = dict(chars=recognizer.charset.chars, height=height, width=width)
     (folder/"reader.json").write_text(json.dumps(about), "utf-8")
-    onnx.save(smaller(whole), model)
+    export_onnx(recognizer, model)
 
 
 if __name__ == "__main__":
