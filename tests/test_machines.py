@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import sympy  # noqa: F401, PyTorch imports it when it is first needed, and it adds a filter of warnings
 import torch
 from fastai.callback.core import Callback
 from PIL import Image
