@@ -141,9 +141,13 @@ def test_a_taken_port_is_said(address):
 def post(address, path, body, **headers):
     "Status and answer"
     request = urllib.request.Request(address + path, body, {'Content-Type': 'application/json'} | headers)
-    try: answer = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as e: answer = e
-    with answer: return answer.status, answer.read()
+    for left in range(9, -1, -1):
+        try: answer = urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError as e: answer = e
+        except urllib.error.URLError as e: # who is refused may find the line cut while still sending, and not see why
+            if not left or not isinstance(e.reason, ConnectionError): raise
+            continue
+        with answer: return answer.status, answer.read()
 
 
 def test_what_programs_send(address, tmp_path):

