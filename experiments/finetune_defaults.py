@@ -37,7 +37,7 @@ def drawn(source, n, seed):
 def measure(command, work):
     "Validation's rows of one run of `mnsp finetune`"
     out = work/'run'
-    mnsp = [sys.executable, '-c', 'from mnsp.cli import main; main()']
+    mnsp = [sys.executable, '-m', 'mnsp']
     subprocess.run([*mnsp, 'finetune', '--data', work/'train', '--valid', work/'valid', '--valid-every', '100000',
                     '--out', out, '--workers', '0', *command], check=True)
     with open(out/'validation.csv', newline='') as f: return list(csv.DictReader(f))

@@ -35,7 +35,7 @@ from mnsp import reading, training
 from mnsp.charset import english
 from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
-from mnsp.diagnosis import by_length, groups_table
+from mnsp.diagnosis import by_length, groups_table, trusted
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
 from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
@@ -448,9 +448,9 @@ def halfway(recognizer, other):
 
 def strengths(readings):
     "Words read right by their length, and what confidence is worth"
-    sure = [r.right for r in readings if r.confidence >= .9]
+    share, right = trusted(readings, .9)
     return (groups_table(by_length(readings, (0, 4, 7, 10, 13)), 'characters') +
-            f'\nconfidence from .9: {len(sure)/len(readings):.1%} of words, {sum(sure)/max(1, len(sure)):.1%} of them right')
+            f'\nconfidence from .9: {share:.1f}% of words, {right:.1f}% of them right')
 
 def fingerprint(reader, seed=0):
     "Ten rendered words that are read right and without doubt, so that rounding on another machine changes nothing"

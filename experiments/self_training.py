@@ -70,7 +70,7 @@ class Packages(Source):
         return im.resize((int(im.width*.5*rng.uniform(.7, 1.2)), 48))
 
 def mnsp(*command):
-    subprocess.run([sys.executable, '-c', 'from mnsp.cli import main; main()', *map(str, command)], check=True)
+    subprocess.run([sys.executable, '-m', 'mnsp', *map(str, command)], check=True)
 
 def stages(steps, seed):
     "Commands, in this folder; the name of each stage and its weights"

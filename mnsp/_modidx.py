@@ -250,6 +250,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.crops.find_photos': ('crops.html#find_photos', 'mnsp/crops.py'),
                             'mnsp.crops.folders_of': ('crops.html#folders_of', 'mnsp/crops.py'),
                             'mnsp.crops.in_place': ('crops.html#in_place', 'mnsp/crops.py'),
+                            'mnsp.crops.on_a_line': ('crops.html#on_a_line', 'mnsp/crops.py'),
                             'mnsp.crops.open_photo': ('crops.html#open_photo', 'mnsp/crops.py'),
                             'mnsp.crops.perspective': ('crops.html#perspective', 'mnsp/crops.py'),
                             'mnsp.crops.placed': ('crops.html#placed', 'mnsp/crops.py'),

@@ -751,11 +751,12 @@ def _draw_readings(path, shown, urls):
 # %% ../nbs/20_cli.ipynb #32c00001
 def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     "Read the words of photographs in their places; `file#number` is a word's name"
+    from mnsp.boxes import read_boxes
     from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
     from mnsp.sources import BrokenImage
-    find, failed = detector(detect) if detect else None, 0
+    find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
     for file in _files(files, None):
-        im, places = boxes_found(file, find) if find else words_of(file, boxes)
+        im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
         found, texts = cut(im, places, least=1), []
         readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
         for k, (box, crop, why, _) in enumerate(found):

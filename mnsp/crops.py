@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'find_photos', 'upright_points',
            'open_photo', 'Photos', 'in_place', 'words_of', 'placed', 'cut', 'Cutting', 'Cropped', 'folders_of', 'crop',
-           'saved', 'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'drawn_in']
+           'on_a_line', 'saved', 'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'drawn_in']
 
 # %% ../nbs/02e_crops.ipynb #02e0000003
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -148,9 +149,8 @@ def in_place(file, photo): # path of its picture, `Photo`
     im, stored, turn = open_photo(file, photo.name)
     return im, [b._replace(points=tuple(p)) for b, p in zip(photo.boxes, placed(photo, im.size, stored, turn))]
 
-def words_of(file, annotations):
+def words_of(file, photos, annotations): # of `read_boxes`; their path, for messages
     "(the picture, its boxes) of one photograph: what has its name in the annotations, or is alone there"
-    photos = read_boxes(annotations)
     same = [p for p in photos if Path(file).stem in (p.name, PurePosixPath(p.name).stem)] or photos
     if len(same) > 1:
         raise DataError(f"{annotations}: {len(same)} photographs, {'all' if len(same) < len(photos) else 'none'} of them called "
@@ -220,7 +220,7 @@ def folders_of(photos): # → a folder for each photograph
     taken, names = Counter(), []
     for photo in photos.photos:
         parts = [p for p in PurePosixPath(photo.name.replace('\\', '/')).parts if p not in ('/', '..', '.') and ':' not in p]
-        name = str(PurePosixPath(*parts or ['photo']))
+        name = on_a_line(str(PurePosixPath(*parts or ['photo'])))
         name = name.rpartition('.')[0] if name.lower().endswith(suffixes) else name
         taken[name] += 1
         names.append(name if taken[name] == 1 else f'{name}_{taken[name]}')
@@ -245,8 +245,9 @@ def crop(
         loader = DataLoader(Cutting(photos, part.state['done'], options), None, num_workers=workers,
                             worker_init_fn=leave_signals if workers else None)
         rows, lost, broken = [], Counter(part.state.get('lost', {})), part.state['left_out']
-        meter = tqdm(total=len(photos), initial=part.state['done'], desc='cropping', unit='photographs', disable=not bar)
-        for i, (kept, left_out, why) in enumerate(from_workers(loader), part.state['done']):
+        meter = tqdm(from_workers(loader), 'cropping', len(photos), initial=part.state['done'], unit='photographs',
+                     disable=not bar)
+        for i, (kept, left_out, why) in enumerate(meter, part.state['done']):
             rows += saved(part.folder, names[i], photos.photos[i].name, kept)
             lost.update(left_out)
             broken += [(photos.photos[i].name, why)] if why else []
@@ -254,8 +255,9 @@ def crop(
                 part.progress(done=i+1, written=part.state['written']+len(rows), lost=lost, left_out=broken,
                               size=part.append('origin.tsv', rows))
                 rows = []
-            meter.update()
         return ended(part, len(photos))
+
+def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
 
 def saved(folder, name, photo, kept):
     "Write the crops of a photograph; → rows of origin.tsv"
@@ -265,7 +267,7 @@ def saved(folder, name, photo, kept):
         file = f'images/{name}/{k:03d}.png'
         (folder/file).write_bytes(data)
         points = json.dumps([[round(v, 1) for v in p] for p in box.points])
-        rows.append('\t'.join((file, photo, points, str(int(tall)), box.text or ''))+'\n')
+        rows.append('\t'.join((file, on_a_line(photo), points, str(int(tall)), on_a_line(box.text or '')))+'\n')
     return rows
 
 def ended(part, n):
@@ -274,7 +276,7 @@ def ended(part, n):
     if not state['written']:
         said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
         raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}")
-    rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').splitlines()]
+    rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
     if labelled := sum(bool(r[4]) for r in rows):
         (part.folder/'labels.tsv').write_text(''.join(f'{r[0]}\t{r[4]}\n' for r in rows), encoding='utf-8')
     part.finish()

@@ -50,6 +50,12 @@ def test_some_words_without_text_stay(shop):
     assert [source.label(i) for i in range(len(source))] == ['OPEN', None]*2
 
 
+def test_texts_with_tabs_and_line_ends_stay_on_their_line(shop):
+    made = crop(label_txt(shop, ('OP\tEN', 'Caf\u00e9\n\u2028au lait')), shop/'crops', bar=False)
+    source = open_source(made.path)
+    assert [source.label(i) for i in range(2)] == ['OP EN', 'Caf\u00e9 \u2028au lait'] and made.labelled == 4
+
+
 @pytest.mark.parametrize('name, text', [
     ('Label.txt', 'photos/shop 0.jpg\t[{"transcription": "a"}]'), ('a.json', '{"a": 3}'), ('a.json', '[]'), ('a.json', 'null'),
     ('a.json', '{"shapes": [{"label": "a", "points": [[0, "x"], [1, 2]]}], "imagePath": "a.png"}'),
