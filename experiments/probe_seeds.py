@@ -16,7 +16,7 @@ from ablation import main as methods
 from safetensors.torch import load_file
 
 from mnsp.encoder import Encoder
-from mnsp.machine import write_rows
+from mnsp.files import write_rows
 from mnsp.study import StudyData, frozen_probe, grade, this_commit
 
 here = Path(__file__).parent

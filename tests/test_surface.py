@@ -1,4 +1,5 @@
 """`from mnsp import …`: what it offers, and that it costs nothing until it is asked for."""
+import ast
 import json
 import re
 import subprocess
@@ -50,3 +51,15 @@ def test_the_front_page_lists_every_name(root):
 
 def test_the_class_that_is_offered_reads():
     assert 'read' in vars(mnsp.Recognizer) and 'read' in vars(mnsp.OnnxReader)
+
+
+def test_rooms_build_on_rooms_before_them(root):
+    number = {}
+    for path in (root/'nbs').glob('[0-9]*.ipynb'):
+        exported = re.search(r'#\| default_exp (\w+)', path.read_text(encoding='utf-8'))
+        if exported: number[exported[1]] = path.name[:2]
+    assert len(set(number.values())) == len(number) > 40
+    for module in number:
+        for node in ast.parse((root/'mnsp'/f'{module}.py').read_text(encoding='utf-8')).body:
+            if isinstance(node, ast.ImportFrom) and node.level and node.module in number:
+                assert number[node.module] < number[module], f'{module} imports {node.module}'
