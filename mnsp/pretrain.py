@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['masks', 'sizes', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'with_settings', 'teacher_config',
-           'feature_colours', 'show_reconstruction']
+           'feature_colours', 'reconstruct', 'show_reconstruction']
 
 # %% ../nbs/18_pretrain.ipynb #00000003
 import copy
@@ -25,7 +25,7 @@ from .masking import block_keep, random_keep
 from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .process import figure_style
 from .pyramid import pyramid
-from .teacher import Average, make_teacher
+from .teacher import Average, Pixels, make_teacher
 
 # %% ../nbs/18_pretrain.ipynb #00000007
 masks = dict(random=random_keep, block=block_keep)
@@ -37,7 +37,7 @@ class PretrainConfig:
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     tasks: tuple = mim_task() # of `FillTask`
-    teacher: str = 'pixels' # or 'ema', 'random' (ablation), or 'frozen' (an encoder is passed to `Pretrainer`)
+    teacher: str = 'pixels' # or 'plain pixels', 'ema', 'random' (ablation), or 'frozen' (an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
     guide: str | None = 'medium' # strength of the guidance view; None: no guide
@@ -261,35 +261,49 @@ def feature_colours(
 
 # %% ../nbs/18_pretrain.ipynb #00000024
 @torch.no_grad()
+def reconstruct(
+    model: Pretrainer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]; features are centred and coloured over all of them
+    seed: int = 0, # of the masks
+) -> list: # for each task a dictionary: task, and picture, visible, target (None: the picture), filled [B, 3, h, w] in 0..1
+    "What every task is shown and what it fills in, as pictures on the CPU"
+    cfg, generator, training = model.cfg, model.generator, model.training
+    device = next(model.parameters()).device
+    model.generator = torch.Generator(device).manual_seed(seed)
+    try: fills = model.eval()(images.to(device))['fills']
+    finally: model.generator = generator; model.train(training)
+    scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
+    return [_as_pictures(model.teacher, fill, scales[fill['task'].scale].cpu(), cfg.encoder) for fill in fills]
+
+def _as_pictures(teacher, fill, truth, cfg):
+    "One task's pictures"
+    (rows, cols), (h, w) = cfg.grid(fill['task'].scale), cfg.patch_size
+    pred, target, hidden = (fill[k].cpu() for k in ('pred', 'target', 'mask'))
+    hidden = hidden.view(-1, 1, rows, cols).repeat_interleave(h, 2).repeat_interleave(w, 3)
+    picture = truth.float() / 255
+    shown = dict(task=fill['task'], picture=picture, visible=torch.where(hidden, .6, picture), target=None)
+    if isinstance(teacher, Pixels): filled = torch.where(hidden, teacher.picture(pred.float(), truth), picture)
+    else:
+        shown['target'], filled = (x.view(-1, rows, cols, 3).permute(0, 3, 1, 2) for x in feature_colours(target, pred))
+    return dict(**shown, filled=filled)
+
+# %% ../nbs/18_pretrain.ipynb #5abf41bd
 @figure_style
 def show_reconstruction(
     model: Pretrainer,
-    images: torch.Tensor, # uint8 [B, 3, H, W]: all are used, since the EMA target is centred over them
+    images: torch.Tensor, # uint8 [B, 3, H, W]; features are centred and coloured over all of them
     n: int = 4, # how many are drawn
     seed: int = 0, # of the masks
 ) -> plt.Figure:
-    "Rows of picture, what is visible, target and prediction, for each fill-in task of the method"
-    device = next(model.parameters()).device
-    generator, model.generator = model.generator, torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    out = model.eval()(images.to(device))
-    model.generator = generator; model.train(was_training)
-    scales = [s.cpu() for s in pyramid(images[:n], model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio)]
-    n = len(images[:n])
-    fig, axs = plt.subplots(n * len(out['fills']), 4, figsize=(7.6, .55 * n * len(out['fills']) + .4),
+    "Rows of picture, what is visible, target if it is features, and what is filled in, for each task of the method"
+    tasks, n = reconstruct(model, images, seed), len(images[:n])
+    columns = [k for k in ('picture', 'visible', 'target', 'filled') if tasks[0][k] is not None]
+    fig, axs = plt.subplots(n * len(tasks), len(columns), figsize=(7.6, 2.2 / len(columns) * n * len(tasks) + .4),
                             squeeze=False, layout='constrained')
-    for t, fill in enumerate(out['fills']):
-        grid = model.cfg.encoder.grid(fill['task'].scale)
-        h, w = model.cfg.encoder.patch_size
-        target, pred = feature_colours(fill['target'].cpu(), fill['pred'].cpu())
-        hidden = fill['mask'].cpu().view(-1, *grid).repeat_interleave(h, 1).repeat_interleave(w, 2)
-        for i in range(n):
-            picture = scales[fill['task'].scale][i].permute(1, 2, 0) / 255
-            grey = hidden[i, ..., None] if fill['task'].visible else torch.ones_like(hidden[i, ..., None])
-            seen = torch.where(grey, .6, picture)
-            panels = picture, seen, target[i].view(*grid, 3), pred[i].view(*grid, 3)
-            for ax, panel in zip(axs[t * n + i], panels): ax.imshow(panel, aspect='auto'); ax.axis('off')
-            label = f"{fill['task'].name} at scale {fill['task'].scale}" if i == 0 else ''
-            axs[t * n + i, 0].set_title(label, fontsize=8, loc='left')
-    for ax, title in zip(axs[0, 1:], ('visible', 'target', 'prediction')): ax.set_title(title, fontsize=8)
+    for i, row in enumerate(axs):
+        fill = tasks[i // n]
+        for ax, name in zip(row, columns):
+            ax.imshow(fill[name][i % n].permute(1, 2, 0), aspect='auto'); ax.axis('off')
+        if i % n == 0: row[0].set_title(f"{fill['task'].name} at scale {fill['task'].scale}", fontsize=8, loc='left')
+    for ax, title in zip(axs[0, 1:], columns[1:]): ax.set_title(dict(filled='filled in').get(title, title), fontsize=8)
     return fig
