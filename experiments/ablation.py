@@ -9,7 +9,7 @@
 Every arm of a seed sees the same pictures for the same number of steps. Where features of a MAE are learnt, that MAE takes
 three quarters of the steps, and the method goes on from its weights. A row per arm and seed is appended to
 experiments/ablation.csv with its losses, the health of [cls], attention of every block, and what small readers make of
-frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on worn ones (and, with --data
+frozen and of fine-tuned features with 100, 10 and 1 % of the labels, on held-out words and on corrupted ones (and, with --data
 and --test, on real crops); the losses on the way go to ablation_curves.csv. Rows that are there are not measured again, so
 the script can be stopped and called again. `crops` pre-trains four times as long, on photographs, and fine-tunes ten times
 as long; `thorough` is the same on rendered words; `gpu` is ViT-S/4 for a million pictures per arm. The notebook
@@ -25,14 +25,14 @@ from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
-wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
-cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, wear=wear)
+corruptions = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
+cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, corruptions=corruptions)
 budgets = {
     'cpu': cpu,
     'crops': replace(cpu, shares=(1., .1), steps=3200, tune_steps=600),
     'thorough': replace(cpu, words=32_768, steps=3200, tune_steps=600),
     'gpu': Study(size='small', words=250_000, labelled=10_000, held_out=2000, shares=(1., .1, .01), steps=2000, hidden=128,
-                 probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, wear=wear, workers=16),
+                 probe_steps=1000, tune_steps=1000, batch_size=512, lr=1e-3, corruptions=corruptions, workers=16),
 }
 main = 'no pre-training', 'MAE', 'LMIM', 'NSP only', 'MIM + NSP', 'MNSP, halves', 'MNSP'
 gone = 'guided at the finest', 'filled in, nsp weight 1 to 0', 'coarse tokens as memory', 'two decoders' # have rows still

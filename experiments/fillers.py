@@ -1,10 +1,10 @@
 """Four small models whose answers can be looked at: plain pixels of rendered words, filled in by each method.
 
-    python experiments/fillers.py --out nbs/fillers --run runs/fillers      # half an hour of a core each
+    python experiments/fillers.py --out nbs/fillers --run runs/fillers      # an hour of a core
 
 MAE, LMIM, naive next-scale prediction and MNSP, alike but for what they ask and are told, see the same words of `World`
 with the fonts that come with matplotlib, so that every machine makes the same ones and pictures of them may be shown. An
-encoder of width 64 on patches of 4 x 4 pixels; weights are stored in half precision. Words that were held out
+encoder of width 64 on patches of 4 x 8 pixels; weights are stored in half precision. Words that were held out
 (`split='valid'`) are for showing. A run that was stopped goes on when it is called again.
 """
 import argparse
@@ -24,9 +24,9 @@ from mnsp.training import History, pretrain
 world = World(words=.9, numbers=.05, strings=.05, min_len=2, max_len=10, fonts='own', geometry=.5, noise=.4, contrast=.4)
 
 def methods():
-    "Name -> configuration: plain pixels as targets, 4 x 4 patches"
+    "Name -> configuration: plain pixels as targets, 4 x 8 patches"
     def small(cfg):
-        return replace(cfg, encoder=replace(cfg.encoder, patch_size=(4, 4)), teacher='plain pixels')
+        return replace(cfg, encoder=replace(cfg.encoder, patch_size=(4, 8)), teacher='plain pixels')
     naive = small(mnsp('nano'))
     return dict(mae=small(mae('nano')), lmim=small(lmim('nano')), mnsp=small(mnsp('nano')),
                 nsp=replace(naive, tasks=nsp_tasks(3), guide=None, align=0., decoder=replace(naive.decoder, guided=False)))
@@ -40,7 +40,7 @@ def main():
     parser.add_argument('--steps', type=int, default=3000)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--lr', type=float, default=2e-3)
-    parser.add_argument('--words', type=int, default=20_000, help='rendered; every pass over them is the same')
+    parser.add_argument('--words', type=int, default=12_000, help='rendered; every pass over them is the same')
     a = parser.parse_args()
     words = Cached(WordDataset(SynthWords(world, a.words, seed=0, split='train')))
     for name in a.methods:

@@ -22,9 +22,9 @@ from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.study import Arm, Study, comparison_command
 
-wear = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
+corruptions = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=600, hidden=128, probe_steps=600,
-               tune_steps=400, wear=wear)
+               tune_steps=400, corruptions=corruptions)
 budgets = dict(screen=screen, full=replace(screen, steps=1800))
 
 

@@ -47,7 +47,7 @@ from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, fin
 from mnsp.sources import Relabelled, Subset, all_labels, open_source
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
-from mnsp.synth import SynthWords, background, font_chars, font_files, not_text, street_world, wear
+from mnsp.synth import SynthWords, background, degrade, font_chars, font_files, not_text, street_world
 from mnsp.training import History, fit, make_optimizer
 
 sizes = dict(
@@ -320,7 +320,7 @@ class Blanks(Source):
     def image(self, i, size=None):
         rng = np.random.default_rng((7, i))
         picture = background((32, 128), rng.uniform(.02, .98), 0. if rng.random() < .3 else rng.uniform(0, .4), rng)
-        return wear(picture, float(rng.random() < .8), rng)
+        return degrade(picture, float(rng.random() < .8), rng)
 
 def render(run, fonts, words, per_part, workers, seed=100):
     "Caches street0, street1, … of rendered words, in turn as street_world has them, rare ones as often, and codes"

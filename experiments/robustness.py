@@ -1,4 +1,4 @@
-"""How recognisers stand wear: the suite of `mnsp.robustness` on several models, side by side.
+"""How recognisers stand corruption: the suite of `mnsp.robustness` on several models, side by side.
 
     make demo                                                   # or any other recogniser
     python experiments/robustness.py demo=demo_out --out robustness.json --picture robustness.png

@@ -42,7 +42,7 @@ def main():
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    study = replace(budgets['crops'], words=64, wear=(), tune_steps=args.steps) # nothing is pre-trained
+    study = replace(budgets['crops'], words=64, corruptions=(), tune_steps=args.steps) # nothing is pre-trained
     tests = {Path(p).name: open_source(p) for p in args.test}
     data = StudyData(study, 2, crops=[open_source(p) for p in args.data], tests=tests)
     facts = dict(commit=this_commit(), device='cpu')

@@ -246,9 +246,9 @@ def method_sections(run: DemoRun) -> list:
         Section('Two views',
                 'The guidance view shows the same text with another look. It is not masked, and guides the '
                 'decoder that fills in what is hidden.', [show_views(images, views, 6)]),
-        Section('Masks, targets, predictions',
-                'Grey was hidden. Target and prediction are features; their three main directions are shown as '
-                'colours. "mim" fills in hidden tokens, "nsp" knows the coarser scale too.',
+        Section('Masks, and what is filled in',
+                'Grey was hidden, and is filled in. The targets are normalised pixels, so each patch is shown with '
+                'its true brightness and contrast. "mim" knows the visible patches, "nsp" the coarser scale too.',
                 [show_reconstruction(run.pretrainer.cpu(), images, n=2)])]
 
 # %% ../nbs/67_demo.ipynb #0000001e

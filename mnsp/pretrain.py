@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['masks', 'sizes', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'with_settings', 'teacher_config',
-           'feature_colours', 'reconstruct', 'show_reconstruction']
+           'feature_colours', 'reconstruct', 'show_reconstruction', 'show_method']
 
 # %% ../nbs/18_pretrain.ipynb #00000003
 import copy
@@ -306,4 +306,42 @@ def show_reconstruction(
             ax.imshow(fill[name][i % n].permute(1, 2, 0), aspect='auto'); ax.axis('off')
         if i % n == 0: row[0].set_title(f"{fill['task'].name} at scale {fill['task'].scale}", fontsize=8, loc='left')
     for ax, title in zip(axs[0, 1:], columns[1:]): ax.set_title(dict(filled='filled in').get(title, title), fontsize=8)
+    return fig
+
+# %% ../nbs/18_pretrain.ipynb #484cdca4
+def _arrow(ax, start, end):
+    ax.annotate('', end, start, arrowprops=dict(arrowstyle='-|>', color='.35', shrinkA=2, shrinkB=2))
+
+def _put(ax, picture, x, y, height, title):
+    "A picture [3, h, w] in 0..1 with its title; the middle of its right edge"
+    width = height * picture.shape[2] / picture.shape[1]
+    ax.imshow(picture.permute(1, 2, 0), extent=(x, x + width, y, y + height), aspect='auto')
+    ax.text(x, y + height + .5, title, fontsize=7.5)
+    return x + width, y + height / 2
+
+@figure_style
+def show_method(
+    model: Pretrainer, # of MNSP, with a guide
+    image: torch.Tensor, # uint8 [3, H, W]
+    seed: int = 0, # of the mask and of the other look
+) -> plt.Figure:
+    "What masked next-scale prediction is given and what it fills in, as a diagram"
+    device, cfg = next(model.parameters()).device, model.cfg.encoder
+    generator = torch.Generator(device).manual_seed(seed)           # as in `reconstruct`, where the guide comes first
+    guide = model.guidance(image[None].to(device), generator).cpu()[0] / 255
+    fill = next(f for f in reconstruct(model, image[None], seed) if f['task'].coarse and f['task'].scale == cfg.n_scales - 1)
+    half = pyramid(image[None], cfg.n_scales, cfg.scale_ratio)[-2][0] / 255
+    fig = plt.figure(figsize=(7.6, 2.6))
+    ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
+    inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'the word, most of it hidden: MAE'),
+              _put(ax, guide, 1, 10, 4.5, 'the same text in another look: LMIM'),
+              _put(ax, half, 1, 2, 3, 'the same word, smaller: MNSP')]
+    for x, text in (33, 'one\nencoder'), (47, 'decoder'):
+        ax.add_patch(plt.Rectangle((x, 3), 9, 20, fc='#e8eef7', ec='#4c72b0'))
+        ax.text(x + 4.5, 13, text, ha='center', va='center', fontsize=9)
+    for start, y in zip(inputs, (20, 13, 6)): _arrow(ax, start, (33, y)); _arrow(ax, (42, y), (47, y))
+    _arrow(ax, (56, 13), (59, 17))
+    _put(ax, fill['filled'][0], 59, 15, 4, 'filled in')
+    _put(ax, image / 255, 59, 7, 4, 'compared with')
+    ax.set(xlim=(0, 76), ylim=(0, 26))
     return fig

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'columns', 'spread_evenly', 'ColumnReader', 'frozen_probe',
            'encode_all', 'grade', 'tuned_probe', 'Arm', 'pretrain_arm', 'start_from', 'kept_or_pretrained',
-           'scale_retrieval', 'across_scales', 'look_at', 'probe', 'worn', 'measure', 'read_rows', 'append_rows',
+           'scale_retrieval', 'across_scales', 'look_at', 'probe', 'corrupted', 'measure', 'read_rows', 'append_rows',
            'compare', 'same_budget', 'curve_row', 'spread_over_seeds', 'paired', 'comparison_command',
            'show_comparison']
 
@@ -70,14 +70,14 @@ class Study:
     batch_size: int = 64
     lr: float = 2e-3
     optimizer: str = 'muon'
-    wear: tuple = () # families of the robustness room by which the fine-tuned reader's words are worn, too
+    corruptions: tuple = () # families of the robustness room under which the fine-tuned reader reads, too
     workers: int = 0 # processes that render and decode
 
     def __post_init__(self):
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise ValueError(f"shares must be one or more numbers in 0..1, got {self.shares}")
-        if unknown := set(self.wear) - set(families):
-            raise ValueError(f"wear: {unknown.pop()!r} is no family; there are {', '.join(families)}")
+        if unknown := set(self.corruptions) - set(families):
+            raise ValueError(f"corruptions: {unknown.pop()!r} is no family; there are {', '.join(families)}")
 
 # %% ../nbs/70_study.ipynb #00000007
 class StudyData:
@@ -408,12 +408,12 @@ def probe(
                 row |= {'_'.join(filter(None, (kind, k + few, name))): v
                         for k, v in grade(reader, held, data.max_len).items()}
         if share == max(study.shares):
-            row |= {f'tuned_ned_{k}': v for k, v in worn(reader, data, study.wear).items()}
+            row |= {f'tuned_ned_{k}': v for k, v in corrupted(reader, data, study.corruptions).items()}
     return row
 
-def worn(reader: ColumnReader, data: StudyData, names: tuple,
+def corrupted(reader: ColumnReader, data: StudyData, names: tuple,
          severities: tuple = (.3,)) -> dict: # family -> percent
-    "Edit similarity on worn pictures of the held-out words, mean over severities"
+    "Edit similarity on corrupted pictures of the held-out words, mean over severities"
     words = data.held_out['']
     def ned(name, severity):
         return grade(reader, words, data.max_len, corrupt(words.images, name, severity))['ned']

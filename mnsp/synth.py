@@ -7,7 +7,7 @@ __all__ = ['not_text', 'marks', 'luma', 'Rendered', 'World', 'check_world', 'dem
            'font_files', 'font_chars', 'draws', 'find_fonts', 'held_out', 'cases', 'vocabulary', 'Words', 'draw_text',
            'font_at', 'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend', 'bend_and_view',
            'straighten', 'crop_box', 'warp', 'random_angle', 'random_layout', 'with_neighbours', 'colour',
-           'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg', 'wear',
+           'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg', 'degrade',
            'SynthWords', 'usable_fonts', 'render', 'draw_line', 'endless']
 
 # %% ../nbs/02_synth.ipynb #00000003
@@ -88,7 +88,7 @@ def check_world(world):
 def demo_world(
     size=(32, 128), # (height, width) of the pictures
 ):
-    "Dark lower-case words of 1 to 6 letters on light ground, little bent and worn, alike on every machine"
+    "Dark lower-case words of 1 to 6 letters on light ground, little bent and degraded, alike on every machine"
     return World(alphabet=string.ascii_lowercase, min_len=1, max_len=6, words=.6, numbers=0., strings=.4,
                  mixed_case=False, punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5,
                  dark_text=True, size=size)
@@ -456,9 +456,9 @@ def uneven(picture, alpha, opacity, ink, paper, rng):
         around = under_text(alpha, True, rng)
         return picture+(around-.9*opacity).clip(0, 1)*(fill-picture)
     if kind == 1: # worn off in places
-        wear = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 32), dtype=np.uint8)).resize(alpha.size),
+        spots = np.asarray(Image.fromarray(rng.integers(0, 256, (8, 32), dtype=np.uint8)).resize(alpha.size),
                           np.float32)
-        opacity = opacity*(.45+.55*(wear[..., None] > 80))
+        opacity = opacity*(.45+.55*(spots[..., None] > 80))
     return picture+opacity*(fill+cloud(alpha.size[::-1], rng)*np.float32(1.2*abs(ink-paper))-picture)
 
 def under_text(alpha, outline, rng):
@@ -477,7 +477,7 @@ def jpeg(im, quality):
     im.save(buffer, 'jpeg', quality=quality)
     return Image.open(buffer).convert('RGB')
 
-def wear(picture, noise, rng):
+def degrade(picture, noise, rng):
     "Float picture [H,W,3] → PIL picture, with the traces of a camera"
     if noise:
         grain = rng.standard_normal(picture.shape[:2]+(1,), dtype=np.float32)
@@ -547,7 +547,7 @@ def render(self:SynthWords,
     if world.neighbours and rng.random() < world.neighbours:
         page = with_neighbours(line, lambda rng: self.draw_line(self.words.one(rng), rng), rng)
         seen = warp(page, layout, world.size, line.size)
-    image = wear(blend(seen, world, rng), world.noise, rng)
+    image = degrade(blend(seen, world, rng), world.noise, rng)
     return Rendered(image, text, np.asarray(alpha) > 127)
 
 def draw_line(self:SynthWords, text, rng):
