@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mnsp.guidance import Draws, FinetuneAugment, GuidanceView, levels
+from mnsp.augment import FinetuneAugment
+from mnsp.guidance import Draws, GuidanceView, levels
 from mnsp.machine import autocast
 from mnsp.pretrain import Pretrainer, lmim
 from mnsp.speed import one_by_one

@@ -32,6 +32,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from mnsp import reading, training
+from mnsp.augment import FinetuneAugment
 from mnsp.charset import english
 from mnsp.checkpoints import Checkpoints
 from mnsp.data import CacheSource, Source
@@ -39,7 +40,7 @@ from mnsp.diagnosis import by_length, groups_table, trusted
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
 from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
-from mnsp.guidance import FinetuneAugment, GuidanceView
+from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp

@@ -491,7 +491,7 @@ def finetune(
     from mnsp import finetune as f
     from mnsp import hub
     from mnsp.data import check_labels
-    from mnsp.guidance import FinetuneAugment
+    from mnsp.augment import FinetuneAugment
     from mnsp.machine import rank
     from mnsp.recognizer import with_charset
     from mnsp.training import usual

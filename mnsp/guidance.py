@@ -6,8 +6,7 @@
 __all__ = ['levels', 'Draws', 'frame_corners', 'homography', 'crop', 'turn', 'warp', 'filter_kernel', 'filter_each',
            'colour_matrix', 'recolour', 'solarize', 'likeness', 'keep_readable', 'Strength', 'draw_corners',
            'draw_displacement', 'change_geometry', 'change_sharpness', 'change_colours', 'jitter', 'full_precision',
-           'in_parts', 'GuidanceView', 'show_views', 'motion_kernel', 'rescale', 'mostly_mild', 'mostly_middle',
-           'finetune_geometry', 'finetune_deterioration', 'FinetuneAugment']
+           'in_parts', 'as_uint8', 'GuidanceView', 'show_views']
 
 # %% ../nbs/13_guidance.ipynb #00000003
 import math
@@ -334,7 +333,9 @@ def _check(x):
                          f"{str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
     return x
 
-def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
+def as_uint8(x: torch.Tensor) -> torch.Tensor: # float, any shape
+    "Rounded to whole numbers of 0..255"
+    return x.clamp(0, 255).add_(.5).to(torch.uint8)
 
 # %% ../nbs/13_guidance.ipynb #0000002d
 class GuidanceView(nn.Module):
@@ -360,7 +361,7 @@ class GuidanceView(nn.Module):
         "Views of some pictures from given `Draws`"
         s, on = self.strength, draws.subset(self.strength.operations(), self.strength.at_least)
         x = change_geometry(x.float(), s, draws, on)
-        return _to_uint8(change_colours(change_sharpness(x, s, draws, on), s, draws, on))
+        return as_uint8(change_colours(change_sharpness(x, s, draws, on), s, draws, on))
 
 # %% ../nbs/13_guidance.ipynb #0000002f
 def show_views(
@@ -380,104 +381,3 @@ def show_views(
             ax.axis('off')
     fig.tight_layout(pad=.2)
     return fig
-
-# %% ../nbs/13_guidance.ipynb #00000044
-def motion_kernel(
-    length: torch.Tensor, # float [B], pixels; 1 or less: no blur
-    degrees: torch.Tensor, # float [B]
-    radius: int = 3,
-) -> torch.Tensor: # float [B, 2·radius+1, 2·radius+1], sums to 1
-    "A short line through the middle"
-    at = torch.arange(-radius, radius + 1., device=length.device)
-    c, s = [f(torch.deg2rad(degrees))[:, None, None] for f in (torch.cos, torch.sin)]
-    along, across = c * at + s * at[:, None], c * at[:, None] - s * at
-    half = ((length - 1) / 2).clamp(min=0)[:, None, None]
-    k = (half + 1 - along.abs()).clamp(0, 1) * (1 - across.abs()).clamp(min=0)
-    k, middle = k / k.sum((1, 2), keepdim=True), (at == 0) & (at == 0)[:, None]
-    return torch.lerp(middle.float(), k, (length - 1).clamp(0, 1)[:, None, None])
-
-def rescale(
-    x: torch.Tensor, # float [B, C, H, W]; sides divisible by 4
-    halvings: torch.Tensor, # [B]: 0, 1 or 2
-) -> torch.Tensor: # float [B, C, H, W]
-    "Shrink by 1, 2 or 4 and enlarge again, per sample"
-    small = x
-    for k in (1, 2):
-        rows = small[..., ::2, :] + small[..., 1::2, :]
-        small = (rows[..., ::2] + rows[..., 1::2]) / 4
-        again = F.interpolate(small.flatten(0, 1)[None], size=x.shape[2:], mode='bilinear').view_as(x)
-        x = torch.where((halvings == k)[:, None, None, None], again, x)
-    return x
-
-# %% ../nbs/13_guidance.ipynb #00000046
-def mostly_mild(draws: Draws, most: float, shape: tuple = ()) -> torch.Tensor: # [B, *shape] in 0..most
-    "A Beta(1, 4): small values are more frequent"
-    return most * (1 - (1 - draws.uniform(shape=shape)) ** .25)
-
-def mostly_middle(draws: Draws, most: float) -> torch.Tensor: # [B] in -most..most
-    "Mean of three uniform numbers: values near 0 are more frequent"
-    return most * draws.uniform(-1, 1, (3,)).mean(1)
-
-# %% ../nbs/13_guidance.ipynb #00000048
-def finetune_geometry(
-    x: torch.Tensor, # float [B, 3, H, W]
-    strength: float, # 0..1
-    draws: Draws,
-    on: torch.Tensor, # bool [B]
-) -> torch.Tensor: # float [B, 3, H, W]
-    "Rotation, or rotation with shear and scale, or perspective: a third each"
-    kind = draws.uniform(0, 3).floor()
-    affine, perspective = on & (kind == 1), on & (kind == 2)
-    corners = frame_corners(len(x), x.device)
-    corners = corners * (1 + mostly_mild(draws, .5 * strength, (4, 2)) * perspective[:, None, None])
-    corners = corners * (1 + mostly_mild(draws, strength) * affine)[:, None, None]
-    shear = [mostly_middle(draws, strength * most) * affine for most in (45., 15.)]
-    angle = mostly_middle(draws, 45. * strength) * (on & ~perspective)
-    corners = turn(corners, angle, x.shape[3] / x.shape[2], shear)
-    return warp(x, corners, torch.zeros(len(x), 2, 2, 2, device=x.device))
-
-# %% ../nbs/13_guidance.ipynb #00000049
-def finetune_deterioration(
-    x: torch.Tensor, # float [B, 3, H, W], 0..255
-    strength: float, # 0..1
-    draws: Draws,
-    on: torch.Tensor, # bool [B]
-) -> torch.Tensor: # float [B, 3, H, W]
-    "Noise, motion blur and a lower resolution"
-    spread = (mostly_mild(draws, 20. * strength) * on).sqrt()
-    x = x + torch.randn(x.shape, **draws.options).to(x.device) * spread[:, None, None, None]
-    length = mostly_mild(draws, 6. * strength) * on
-    x = filter_each(x, motion_kernel(length, draws.uniform(-90, 90)))
-    halvings = (draws.uniform(-.5, 4.5).round() - 2).clamp(0, 2)
-    return rescale(x, halvings * (on & draws.chance(strength)))
-
-# %% ../nbs/13_guidance.ipynb #0000004a
-class FinetuneAugment(nn.Module):
-    "ABINet's augmentation for fine-tuning, batched, every sample its own draw"
-    def __init__(self,
-        strength: float = 1., # 0..1: factor on every magnitude; 1 is ABINet's
-        geometry_p: float = .5,
-        deterioration_p: float = .25,
-        colour_p: float = .25,
-    ):
-        super().__init__()
-        if not 0 <= strength <= 1: raise ValueError(f"strength must lie in 0..1, got {strength}")
-        self.strength, self.geometry_p = strength, geometry_p
-        self.deterioration_p, self.colour_p = deterioration_p, colour_p
-
-    def extra_repr(self):
-        return ', '.join(f'{k}={v}' for k, v in vars(self).items() if k[0] != '_' and k != 'training')
-
-    def forward(self,
-        x: torch.Tensor, # uint8 [B, 3, H, W], sides divisible by 4
-        generator: torch.Generator | None = None, # best on x's device
-    ) -> torch.Tensor: # uint8 [B, 3, H, W]
-        "Draw a change for every picture"
-        return in_parts(self.change, x, generator)
-
-    def change(self, x, draws):
-        "Some pictures, changed by given `Draws`"
-        s = self.strength
-        x = finetune_geometry(x.float(), s, draws, draws.chance(self.geometry_p))
-        x = finetune_deterioration(x, s, draws, draws.chance(self.deterioration_p))
-        return _to_uint8(jitter(x, draws, [s * a for a in (.5, .5, .5, .1)], draws.chance(self.colour_p)))

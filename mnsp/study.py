@@ -31,15 +31,16 @@ from torch import nn
 
 from .alignment import cls_health, column_features
 from .attention import attention_report
+from .augment import FinetuneAugment
 from .charset import Charset
 from .checkpoints import Checkpoints
 from .data import Cached, Concat, WordDataset, open_source, split_source, word_loader
 from .encoder import Encoder
 from .evaluate import score, waics_text
-from .finetune import Augment
-from .guidance import FinetuneAugment, GuidanceView
-from .hub import load_model, read_config, save_model
 from .files import whole_lines, write_atomically, write_rows
+from .finetune import Augment
+from .guidance import GuidanceView
+from .hub import load_model, read_config, save_model
 from .machine import autocast, default_device, seeded, this_commit
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .pyramid import scale_factors

@@ -10,8 +10,9 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mnsp.augment import FinetuneAugment
 from mnsp.finetune import CharacterLoss
-from mnsp.guidance import FinetuneAugment, GuidanceView
+from mnsp.guidance import GuidanceView
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, recognizer_tiny
