@@ -1,5 +1,6 @@
 """Damaged files: whatever is done to one, reading it gives what is in it or a clear error, never anything else."""
 import io
+import copy
 import json
 import random
 from dataclasses import replace
@@ -132,7 +133,7 @@ def changed(config, changes):
         *above, key = path[at % len(path)]
         inside = config
         for k in above: inside = inside[k]
-        inside[key] = value
+        inside[key] = copy.deepcopy(value)                              # `just` hands out one and the same list
     return config
 
 
