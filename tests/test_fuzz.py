@@ -1,6 +1,6 @@
 """Damaged files: whatever is done to one, reading it gives what is in it or a clear error, never anything else."""
-import io
 import copy
+import io
 import json
 import random
 from dataclasses import replace
