@@ -2,8 +2,8 @@
 
     python experiments/fillers.py --out nbs/fillers --run runs/fillers      # an hour of a core
 
-MAE, LMIM, naive next-scale prediction and MNSP, alike but for what they ask and are told, see the same words of `World`
-with the fonts that come with matplotlib, so that every machine makes the same ones and pictures of them may be shown. An
+MAE, LMIM, naive next-scale prediction and MNSP, alike but for what they ask and are told, see the same words of
+`clear_world`, in fonts that come with matplotlib, so that every machine makes the same ones and pictures of them may be shown. An
 encoder of width 64 on patches of 4 x 8 pixels; weights are stored in half precision. Words that were held out
 (`split='valid'`) are for showing. A run that was stopped goes on when it is called again.
 """
@@ -18,10 +18,9 @@ from mnsp.data import Cached, WordDataset, word_loader
 from mnsp.hub import save_model
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
-from mnsp.synth import SynthWords, World
+from mnsp.synth import SynthWords, clear_world
 from mnsp.training import History, pretrain
 
-world = World(words=.9, numbers=.05, strings=.05, min_len=2, max_len=10, fonts='own', geometry=.5, noise=.4, contrast=.4)
 
 def methods():
     "Name -> configuration: plain pixels as targets, 4 x 8 patches"
@@ -42,7 +41,7 @@ def main():
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--words', type=int, default=12_000, help='rendered; every pass over them is the same')
     a = parser.parse_args()
-    words = Cached(WordDataset(SynthWords(world, a.words, seed=0, split='train')))
+    words = Cached(WordDataset(SynthWords(clear_world(), a.words, seed=0, split='train')))
     for name in a.methods:
         torch.manual_seed(0)
         model, loader = Pretrainer(methods()[name]), word_loader(words, a.batch_size, shuffle=True, drop_last=True)

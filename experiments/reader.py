@@ -453,9 +453,9 @@ def strengths(readings):
     return (groups_table(by_length(readings, (0, 4, 7, 10, 13)), 'characters') +
             f'\nconfidence from .9: {share:.1f}% of words, {right:.1f}% of them right')
 
-def fingerprint(reader, seed=0):
+def fingerprint(reader, seed=0, most=1000):
     "Ten rendered words that are read right and without doubt, so that rounding on another machine changes nothing"
-    words, found = SynthWords(street_world(fonts='own'), 1000, seed=seed), {}
+    words, found = SynthWords(street_world(fonts='own'), most, seed=seed), {}
     for i in range(len(words)):
         r = reader.read(words[i][0])
         if r.text == plain(words.label(i)) and min(r.confidences, default=0) > .9: found.setdefault(r.text, i)

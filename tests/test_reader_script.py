@@ -96,6 +96,7 @@ def test_the_way_to_weights(run, monkeypatch):
     assert {'step', 'mean', 'waics', 'exact', 'set'} <= set(columns)
     call('finetune', run, '--steps', 10, '--name', 'whole', *small)
     assert newest(run/'whole'/'checkpoints')['step'] == read_log(run/'whole'/'log.csv')[-1]['step'] == 10
+    monkeypatch.setattr(module.fingerprint, '__defaults__', (0, 20))  # an untrained reader knows none of the words
     call('package', run, '--name', 'whole', '--out', run/'weights', '--note', 'a test')
     learnt, packaged = (hub.load_model(f, 'Recognizer').state_dict() for f in (run/'whole'/'reader', run/'weights'))
     for k, v in packaged.items(): assert torch.allclose(v, learnt[k], atol=1e-3), k
