@@ -117,7 +117,7 @@ def english_recipe() -> Recipe:
     "LMIM's fine-tuning on Union14M-L or ARD"
     return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75)
 
-def chinese_recipe() -> Recipe: # words have up to 40 characters: `recognizer_small(…, max_len=40)`
+def chinese_recipe() -> Recipe: # words of up to 39 characters and the end mark: `recognizer_small(…, max_len=40)`
     "LMIM's fine-tuning on the Chinese benchmark"
     return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75, epochs=60)
 

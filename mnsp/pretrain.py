@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['masks', 'sizes', 'PretrainConfig', 'Pretrainer', 'mae', 'lmim', 'mnsp', 'with_settings', 'teacher_config',
-           'feature_colours', 'reconstruct', 'show_reconstruction', 'show_method']
+           'feature_colours', 'reconstruct', 'show_reconstruction', 'show_method', 'show_answers']
 
 # %% ../nbs/18_pretrain.ipynb #00000003
 import copy
@@ -344,4 +344,27 @@ def show_method(
     _put(ax, fill['filled'][0], 59, 15, 4, 'filled in')
     _put(ax, image / 255, 59, 7, 4, 'compared with')
     ax.set(xlim=(0, 76), ylim=(0, 26))
+    return fig
+
+# %% ../nbs/18_pretrain.ipynb #2cac9371
+@figure_style
+def show_answers(
+    models: dict, # title -> trained `Pretrainer`
+    image: torch.Tensor, # uint8 [3, H, W]
+    seed: int = 0, # of the mask, the same for all
+) -> plt.Figure:
+    "Rows of what models know of a word (the coarser scale, visible patches) and what they fill in at the finest scale"
+    fig, axs = plt.subplots(len(models), 3, figsize=(7.6, .85 * len(models)), squeeze=False, layout='constrained',
+                            width_ratios=(1, 2, 2))
+    for row, (title, model) in zip(axs, models.items()):
+        n, ratio = model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio
+        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == n - 1),
+                   key=lambda f: f['task'].coarse)
+        coarse = pyramid(image[None], n, ratio)[-2][0] / 255 if fill['task'].coarse else None
+        visible = fill['visible'][0] if fill['task'].visible else None
+        for ax, picture in zip(row, (coarse, visible, fill['filled'][0])):
+            ax.axis('off')
+            if picture is not None: ax.imshow(picture.permute(1, 2, 0))
+        row[0].set_title(title, loc='left', fontsize=8)
+    for ax, title in zip(axs[0, 1:], ('visible', 'filled in')): ax.set_title(title, fontsize=8)
     return fig
