@@ -46,7 +46,7 @@ def words_that_fit(source: Source, charset, max_len: int) -> np.ndarray: # `char
     fits = (text is not None and charset.fits(text, max_len) for text in all_labels(source))
     return np.flatnonzero(np.fromiter(fits, bool, len(source)))
 
-# %% ../nbs/28_data.ipynb #2661cb34
+# %% ../nbs/28_data.ipynb #43069f9c
 scanned = 1_000_000 # items; the labels of a larger source are not gone through at the start
 
 class WordDataset(Dataset):
@@ -59,7 +59,7 @@ class WordDataset(Dataset):
         seed: int = 0, # of the substitutes
         on_broken: str = 'replace', # or 'blank': a grey picture in its place
         max_broken: float = .2, # a larger share of broken pictures is a DataError
-        scan: bool | None = None, # go through the labels at the start; None: unless there are more than `scanned`
+        scan: bool | None = None, # go through the labels at the start; None: of at most `scanned`
     ):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
@@ -119,7 +119,7 @@ def read(self:WordDataset, i: int) -> torch.Tensor | None:
             self.check()
         self.met += 1
 
-# %% ../nbs/28_data.ipynb #d0d5336c
+# %% ../nbs/28_data.ipynb #60522c9c
 @patch
 def shown(self:WordDataset, i: int) -> tuple:
     "(picture, index of the item it shows): item `i`, or its substitute"
@@ -136,6 +136,7 @@ def shown(self:WordDataset, i: int) -> tuple:
             return image, j
     raise DataError(f"no substitute found for {self.name(i)}: {self.report()}")
 
+# %% ../nbs/28_data.ipynb #483c9108
 @patch
 def _another(self:WordDataset, i, rng):
     "A random item of the source that item `i` comes from"
@@ -180,13 +181,28 @@ def _broken_items(self:WordDataset):
     codes = self.codes.numpy()
     return np.flatnonzero((codes > 0) & (codes < no_target))
 
-# %% ../nbs/28_data.ipynb #16d7c0e6
+# %% ../nbs/28_data.ipynb #3874f5fb
 @patch
 def counts(self:WordDataset) -> Counter:
     "How many broken pictures, and words that do not fit, were met so far, by reason"
     found = np.bincount(self.codes.numpy(), minlength=len(reasons))
     return Counter({reason: int(n) for reason, n in zip(reasons[1:], found[1:]) if n})
 
+# %% ../nbs/28_data.ipynb #a68b1b16
+def by_number(counts: Counter) -> str:
+    "'3 empty, 1 missing'"
+    return ', '.join(f'{n} {what}' for what, n in counts.most_common())
+
+# %% ../nbs/28_data.ipynb #9fd14a6b
+@patch
+def _listed(self:WordDataset, most=3):
+    "Some broken pictures, and how many there are of each reason"
+    items, counts = self._broken_items(), self.counts()
+    counts.pop(reasons[no_target], None)
+    shown = ', '.join(f'{self.name(i)} ({reasons[self.codes[i]]})' for i in items[:most])
+    return shown if len(items) <= most else f"{shown}, … ({by_number(counts)})"
+
+# %% ../nbs/28_data.ipynb #ea5657ce
 @patch
 def report(self:WordDataset) -> str:
     "What was wrong with the data so far, in one line"
@@ -200,20 +216,7 @@ def report(self:WordDataset) -> str:
                      f"than {self.max_len-1} characters)")
     return '; '.join(parts) or f"nothing broken, nothing left out ({len(self)} pictures)"
 
-# %% ../nbs/28_data.ipynb #ae1b0d82
-@patch
-def _listed(self:WordDataset, most=3):
-    "Some broken pictures, and how many there are of each reason"
-    items, counts = self._broken_items(), self.counts()
-    counts.pop(reasons[no_target], None)
-    shown = ', '.join(f'{self.name(i)} ({reasons[self.codes[i]]})' for i in items[:most])
-    return shown if len(items) <= most else f"{shown}, … ({by_number(counts)})"
-
-def by_number(counts: Counter) -> str:
-    "'3 empty, 1 missing'"
-    return ', '.join(f'{n} {what}' for what, n in counts.most_common())
-
-# %% ../nbs/28_data.ipynb #223a8196
+# %% ../nbs/28_data.ipynb #8ac8a316
 def scramble(x: np.ndarray, key: np.uint64) -> np.ndarray:
     "Well-mixed bits of uint64 numbers (the finishing steps of splitmix64)"
     x = (x+key)*np.uint64(0x9E3779B97F4A7C15)
@@ -221,6 +224,7 @@ def scramble(x: np.ndarray, key: np.uint64) -> np.ndarray:
     x = (x ^ x >> np.uint64(27))*np.uint64(0x94D049BB133111EB)
     return x ^ x >> np.uint64(31)
 
+# %% ../nbs/28_data.ipynb #b4788704
 def shuffled(
     positions: np.ndarray, # int, each 0..n-1
     n: int, # how many items
@@ -283,13 +287,14 @@ def __iter__(self:EpochSampler) -> Iterator:
         yield from (shuffled(positions, self.n, self.seed, self.epoch) if self.shuffle
                     else positions).tolist()
 
-# %% ../nbs/28_data.ipynb #070a52b4
+# %% ../nbs/28_data.ipynb #2f0961d8
 class Batch:
     "Pictures and targets of a batch that is complete already; also a sequence of samples"
     def __init__(self, images: torch.Tensor, targets: torch.Tensor): self.images, self.targets = images, targets
     def __len__(self) -> int: return len(self.images)
     def __getitem__(self, k: int) -> tuple: return self.images[k], self.targets[k]
 
+# %% ../nbs/28_data.ipynb #39cfca66
 def collate(items: list | Batch) -> list:
     "A list of samples, or a `Batch`, as [images, targets, number of the worker]"
     worker = get_worker_info()
@@ -311,7 +316,7 @@ def leave_signals(worker: int = 0): # its number, as `DataLoader` tells it
         os._exit(0)
     threading.Thread(target=wait, daemon=True).start()
 
-# %% ../nbs/28_data.ipynb #7fe36f3f
+# %% ../nbs/28_data.ipynb #071a3ad2
 @contextmanager
 def held_back() -> Iterator:
     "Signals that end a run wait until the block is over, and are never delivered to processes forked in it"
@@ -320,6 +325,7 @@ def held_back() -> Iterator:
     try: yield
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+# %% ../nbs/28_data.ipynb #3a0391d4
 @contextmanager
 def own_handler(of: int | None) -> Iterator: # the signal, None: of none
     "Leave this process's handler of a signal as it was"
@@ -408,12 +414,20 @@ def indexed(data) -> Source | None:
     if hasattr(data, 'source') and not hasattr(data, 'where'): return indexed(data.source) # else it is a `View`
     return data if hasattr(data, 'name') and hasattr(data, '__len__') else None
 
-# %% ../nbs/28_data.ipynb #c472a4f5
+# %% ../nbs/28_data.ipynb #66f56430
 @patch
 def state_dict(self:WordLoader) -> dict:
     "Where the order stands after the batches handed out so far, and of which data"
     return dict(self._needed().state_after(self), data=self.digest)
 
+@patch
+def _needed(self:WordLoader):
+    "What can be resumed; ValueError when there is nothing"
+    if self.order is None:
+        raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
+    return self.order
+
+# %% ../nbs/28_data.ipynb #a2a51b23
 @patch
 def load_state_dict(self:WordLoader,
     state: dict | list, # from `state_dict`; of a stream this process's own, or a list of those of all
@@ -432,13 +446,6 @@ def load_state_dict(self:WordLoader,
     order.begin(state['epoch'], state['position'])
     self.begun = self.over = False
     self.seen, self.batches, self.turn = 0, Counter(), state.get('turn', 0)
-
-@patch
-def _needed(self:WordLoader):
-    "What can be resumed; ValueError when there is nothing"
-    if self.order is None:
-        raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
-    return self.order
 
 # %% ../nbs/28_data.ipynb #6bd44215
 def word_loader(

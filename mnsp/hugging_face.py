@@ -20,7 +20,7 @@ from .images import BrokenImage, BrokenLabel, Source, read_file
 from .labels import DataError, classes, clean, file_columns, group_columns, known, text_columns, text_in
 from .lists import is_outside
 
-# %% ../nbs/26_hugging_face.ipynb #8b61535f
+# %% ../nbs/26_hugging_face.ipynb #0b1b8541
 def hugging_face():
     "The library `datasets`; DataError with the remedy when it is missing"
     try:
@@ -28,6 +28,7 @@ def hugging_face():
     except ImportError:
         raise DataError("this data set needs the library `datasets`: pip install datasets") from None
 
+# %% ../nbs/26_hugging_face.ipynb #c05cc59d
 def kind_of_column(feature) -> str:
     "What a column of `datasets` can hold: picture, bytes, text, texts, number; '' anything else"
     dtype, name = str(getattr(feature, 'dtype', '')), type(feature).__name__
@@ -62,7 +63,7 @@ def columns_of(
     texts += [n for n in names if len(names) == 2 and n != image and kinds.get(n) == 'text'] # whatever its name
     return image, next(iter(texts), None)
 
-# %% ../nbs/26_hugging_face.ipynb #9d9055a2
+# %% ../nbs/26_hugging_face.ipynb #c685e737
 def as_pictures(dataset, image: str):
     "The data set with its pictures as {bytes, path}: we decode them, and see what is broken"
     as_bytes = hugging_face().Image(decode=False)
@@ -71,11 +72,13 @@ def as_pictures(dataset, image: str):
         raise DataError(f"the column {image!r} holds no pictures ({type(e).__name__}); say which does with "
                         "--image-column") from None
 
+# %% ../nbs/26_hugging_face.ipynb #68d36729
 def stored_text(cell, name: str) -> str | None:
     "The text in a cell of a table; BrokenLabel when it is something else"
     try: return text_in(str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell)
     except ValueError as e: raise BrokenLabel(f"{name} {e}") from None
 
+# %% ../nbs/26_hugging_face.ipynb #00835b57
 def stored_bytes(cell: dict | None, name: str, root: str = '') -> bytes:
     "The bytes of a picture as `datasets` stores it: {bytes, path}"
     if cell is None or cell.get('bytes') is None and not cell.get('path'):
@@ -119,7 +122,7 @@ class HfSource(Source):
     def written(self, i: int) -> str | None:
         return stored_text(self.texts[self._at(i)][self.text_column], self.name(i)) if self.labelled else None
 
-# %% ../nbs/26_hugging_face.ipynb #ae212a11
+# %% ../nbs/26_hugging_face.ipynb #471ad471
 def has_parquet(path: Path) -> bool:
     "True for a parquet file and for a folder of them"
     return path.is_file() and path.suffix == '.parquet' or path.is_dir() and any(path.glob('*.parquet'))
@@ -130,6 +133,7 @@ def parquet_files(path: Path) -> list:
         return [str(path)] if path.suffix == '.parquet' else []
     return sorted(map(str, path.rglob('*.parquet')))
 
+# %% ../nbs/26_hugging_face.ipynb #9aa0de77
 def split_of(file: str | Path) -> str:
     "The split that a parquet file belongs to by its name or its folder's, '' when they tell none"
     known = r'(train|valid|validation|val|dev|test|eval)(?:ing|uation)?(?![a-z])'
@@ -227,11 +231,12 @@ def __iter__(self:HfStream) -> Iterator: # of (name, bytes or BrokenImage, text 
             data = e
         yield name, data, self._text(row, name)
 
-# %% ../nbs/26_hugging_face.ipynb #b746a826
+# %% ../nbs/26_hugging_face.ipynb #d26a3c78
 def root_of(path: str | Path) -> str:
     "The folder that paths of pictures in a table are relative to"
     return '' if str(path).startswith('hf:') else str(path if Path(path).is_dir() else Path(path).parent)
 
+# %% ../nbs/26_hugging_face.ipynb #189745f1
 def number_of_items(path: str | Path, split: str | None, dataset) -> int | None:
     "How many items a stream has, by what lies beside it; None when nothing says so"
     if str(path).startswith('hf:'):

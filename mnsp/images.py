@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'max_bytes', 'most_scans', 'most_reads', 'BrokenImage', 'BrokenLabel',
            'eight_bits', 'to_rgb', 'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much',
-           'regular', 'read_file', 'bytes_of', 'why_broken', 'open_image', 'Source', 'picture', 'to_array',
+           'why_broken', 'regular', 'read_file', 'bytes_of', 'open_image', 'Source', 'picture', 'to_array',
            'is_labelled', 'raw_label', 'readable_label', 'raw_labels', 'all_labels']
 
 # %% ../nbs/22_images.ipynb #a20a97f9
@@ -41,7 +41,7 @@ class BrokenImage(DataError):
 class BrokenLabel(DataError):
     "One label that cannot be read"
 
-# %% ../nbs/22_images.ipynb #22abf717
+# %% ../nbs/22_images.ipynb #52699faa
 def eight_bits(im: Image.Image) -> Image.Image:
     "16-bit, 32-bit and floating-point grey → 8 bits"
     x = np.nan_to_num(np.asarray(im))
@@ -51,6 +51,7 @@ def eight_bits(im: Image.Image) -> Image.Image:
         x = x >> 8
     return Image.fromarray(x.clip(0, 255).astype(np.uint8))
 
+# %% ../nbs/22_images.ipynb #e07a97f5
 def to_rgb(im: Image.Image) -> Image.Image:
     "A PIL picture of any mode → RGB; what is transparent becomes white"
     if im.mode in ('I', 'F') or im.mode.startswith('I;16'):
@@ -129,7 +130,7 @@ class Metered(io.BytesIO):
             raise Image.DecompressionBombError('reads on and on')
         return data
 
-# %% ../nbs/22_images.ipynb #e2b02b49
+# %% ../nbs/22_images.ipynb #7ab35af7
 def webp_size(data: bytes) -> tuple:
     "(width, height) of a WebP's canvas"
     kind, bits = data[12:16], int.from_bytes(data[21:25], 'little')
@@ -139,6 +140,7 @@ def webp_size(data: bytes) -> tuple:
         return 1+(bits & 16383), 1+(bits >> 14 & 16383)
     return tuple(int.from_bytes(data[at:at+2], 'little') & 16383 for at in (26, 28))
 
+# %% ../nbs/22_images.ipynb #206a6f7a
 def asks_for_much(data: bytes) -> bool:
     "True for bytes that no Pillow should open"
     if data[:2] == b'\xff\xd8':
@@ -148,7 +150,14 @@ def asks_for_much(data: bytes) -> bool:
         return width*height > max_pixels
     return len(data) > max_bytes
 
-# %% ../nbs/22_images.ipynb #3969bfde
+# %% ../nbs/22_images.ipynb #3d6d97d0
+def why_broken(error: Exception) -> str:
+    "One of `reasons`"
+    kinds = {Image.DecompressionBombError: 'too large', FileNotFoundError: 'missing',
+             PermissionError: 'no permission'}
+    return next((why for kind, why in kinds.items() if isinstance(error, kind)), 'unreadable')
+
+# %% ../nbs/22_images.ipynb #c8e6f72f
 def regular(path: str | Path, name: str) -> str | Path:
     "`path`; BrokenImage when it is a pipe or a device, which might never end"
     if not os.path.isfile(path) and os.path.exists(path):
@@ -166,6 +175,7 @@ def read_file(path: str | Path, name: str) -> bytes:
         raise BrokenImage(name, 'too large' if data else 'empty')
     return data
 
+# %% ../nbs/22_images.ipynb #c3dbcd5d
 def bytes_of(file: BinaryIO) -> bytes:
     "All bytes of a binary file, from its beginning where it can go there"
     try:
@@ -173,12 +183,6 @@ def bytes_of(file: BinaryIO) -> bytes:
     except (AttributeError, OSError): # a stream
         pass
     return file.read(max_bytes+1)
-
-def why_broken(error: Exception) -> str:
-    "One of `reasons`"
-    kinds = {Image.DecompressionBombError: 'too large', FileNotFoundError: 'missing',
-             PermissionError: 'no permission'}
-    return next((why for kind, why in kinds.items() if isinstance(error, kind)), 'unreadable')
 
 # %% ../nbs/22_images.ipynb #7d4a01d1
 def open_image(
@@ -225,11 +229,12 @@ class Source:
             raise IndexError(f"item {i} of {len(self)}")
         return int(i) % len(self)
 
-# %% ../nbs/22_images.ipynb #2f8859f7
+# %% ../nbs/22_images.ipynb #8c1d4125
 def picture(source: Source, i: int, size: tuple | None = None) -> Image.Image:
     "The RGB picture of item `i` of any source"
     return source.image(i, size) if hasattr(source, 'image') else to_rgb(source[i][0])
 
+# %% ../nbs/22_images.ipynb #47c26eab
 def to_array(
     im: Image.Image, # RGB
     size: tuple = (32, 128), # (height, width)
@@ -239,7 +244,7 @@ def to_array(
         im = im.resize(size[::-1], Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.array(im).transpose(2, 0, 1))
 
-# %% ../nbs/22_images.ipynb #28ffd21a
+# %% ../nbs/22_images.ipynb #5bbe9329
 def is_labelled(source: Source) -> bool:
     "True when the source's items have texts"
     return getattr(source, 'labelled', True)
@@ -255,6 +260,7 @@ def readable_label(source: Source, i: int) -> str | None:
     "The text of item `i`, cleaned (see `clean`); None when there is none that can be read"
     return clean(raw_label(source, i))
 
+# %% ../nbs/22_images.ipynb #126641f5
 def raw_labels(source: Source) -> Iterable:
     "The texts of all items in order as they stand, None where there is none that can be read"
     if hasattr(source, 'all_written'): # quicker in a row than one by one

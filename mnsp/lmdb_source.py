@@ -108,13 +108,14 @@ class LmdbSource(Source):
 
     def name(self, i: int) -> str: return f'image-{self._at(i)+self.first:09d}'
 
-# %% ../nbs/24_lmdb.ipynb #2de01a78
+# %% ../nbs/24_lmdb.ipynb #1470f16d
 @patch
 def _get(self:LmdbSource, key):
     "The bytes under a key, None when there are none"
     with environment(self.place, self.identity).begin() as transaction:
         return transaction.get(key.encode())
 
+# %% ../nbs/24_lmdb.ipynb #c87ffb27
 @patch
 def _said(self:LmdbSource):
     "How many items there are by num-samples; DataError when that cannot be"
@@ -129,6 +130,7 @@ def _said(self:LmdbSource):
                         "was it written completely?")
     return n
 
+# %% ../nbs/24_lmdb.ipynb #80fe945c
 @patch
 def _instead(self:LmdbSource):
     "What keys there are in place of those that are looked for, as the end of a message"
@@ -137,7 +139,7 @@ def _instead(self:LmdbSource):
     if not keys or keys[0].startswith(('image-', 'label-')): return "; was it written completely?"
     return f" but keys such as {', '.join(keys)}: another kind of LMDB; convert what it was made from"
 
-# %% ../nbs/24_lmdb.ipynb #081b8078
+# %% ../nbs/24_lmdb.ipynb #84d9d4dd
 @patch
 def written(self:LmdbSource, i: int) -> str | None:
     "The text of an item as it stands; BrokenLabel when it cannot be read"
@@ -149,6 +151,7 @@ def written(self:LmdbSource, i: int) -> str | None:
         wrong = 'unreadable' if isinstance(e, lmdb.Error) else 'not UTF-8'
         raise BrokenLabel(f"{self.path}, key {key}: {wrong}") from None
 
+# %% ../nbs/24_lmdb.ipynb #b99c03bc
 @patch
 def all_written(self:LmdbSource) -> Iterator:
     "The texts of all items in one go, None where there is none that can be read"
@@ -227,7 +230,7 @@ def image(self:CacheSource, i: int, size: tuple | None = None) -> Image.Image:
         raise BrokenImage(self.name(i), reasons[self.codes[i]])
     return Image.fromarray(self.images[i].transpose(1, 2, 0))
 
-# %% ../nbs/24_lmdb.ipynb #9b69ba5f
+# %% ../nbs/24_lmdb.ipynb #e99cd42b
 @patch
 def _described(self:CacheSource):
     "(n, size, labelled) by cache.json"
@@ -239,6 +242,7 @@ def _described(self:CacheSource):
         pass
     raise DataError(f"{self.path}: cache.json is damaged; make the cache anew")
 
+# %% ../nbs/24_lmdb.ipynb #c0b7fbb7
 @patch
 def _rows(self:CacheSource, indices):
     "What rows.jsonl says of some items, parsed in one go"
@@ -250,6 +254,7 @@ def _rows(self:CacheSource, indices):
         pass
     raise DataError(f"{self.path}: rows.jsonl is damaged; make the cache anew")
 
+# %% ../nbs/24_lmdb.ipynb #6070738b
 @patch
 def _mapped(self:CacheSource, name, ndim):
     "The numbers of a file, which are read when they are looked at"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['most_descriptions', 'kinds', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'opening', 'rows_of',
-           'same_part', 'open_description', 'split_of_lmdb', 'of_one_split', 'is_cache', 'many_below', 'has_many',
+           'same_part', 'open_description', 'split_of_lmdb', 'of_one_split', 'many_below', 'is_cache', 'has_many',
            'open_many', 'open_table', 'said', 'open_source', 'lists_in', 'no_labels']
 
 # %% ../nbs/27_sources.ipynb #93de2958
@@ -47,7 +47,7 @@ def rendered(
     except TypeError as e:
         raise DataError(f"rendered: {e}; the fields are those of World") from None
 
-# %% ../nbs/27_sources.ipynb #d244a887
+# %% ../nbs/27_sources.ipynb #f8c5fc06
 def first_key(path: Path) -> str:
     "The first key of a JSON object in a file, '' when there is none"
     with open(path, encoding='utf-8-sig', errors='replace') as f:
@@ -58,6 +58,7 @@ def is_description(path: Path, of: tuple = ('mixture', 'source', 'rendered')) ->
     "True when `path` is a JSON file that describes a mixture, a part of a source, or rendered words"
     return path.is_file() and path.suffix == '.json' and first_key(path) in of
 
+# %% ../nbs/27_sources.ipynb #a3ded725
 def beside(path: Path, other: str) -> str | Path:
     "`other` as it was meant in the file `path`"
     return other if str(other).startswith(('hf:', 'rendered:')) else path.parent/other
@@ -87,7 +88,7 @@ def opening(path: str | Path) -> Iterator:
     try: yield
     finally: _inside.reset(token)
 
-# %% ../nbs/27_sources.ipynb #1f1968de
+# %% ../nbs/27_sources.ipynb #39b661e2
 def rows_of(file: str | Path) -> np.ndarray:
     "The rows of a part, int64; DataError when the file is damaged"
     try:
@@ -97,6 +98,7 @@ def rows_of(file: str | Path) -> np.ndarray:
         pass
     raise DataError(f"{file}: missing, damaged, or no list of rows; split it again")
 
+# %% ../nbs/27_sources.ipynb #358f0857
 def same_part(path: Path, said: dict) -> Subset:
     "Chosen rows of a source, perhaps with other texts; DataError when the source is not what it was then"
     source = open_source(beside(path, said['source']), **said.get('columns', {}))
@@ -125,7 +127,7 @@ def open_description(path: Path) -> Source:
         raise DataError(f"{path}: {type(e).__name__} {e}; "
                         "see the examples in the documentation of sources") from None
 
-# %% ../nbs/27_sources.ipynb #7ec32e50
+# %% ../nbs/27_sources.ipynb #187baea8
 def split_of_lmdb(path: Path) -> str:
     "The split that an LMDB belongs to by its folder, a folder above, or its own name: '' when they tell none"
     known = r'(train|valid|validation|val|dev|test|eval)(?:ing|uation)?'
@@ -133,6 +135,7 @@ def split_of_lmdb(path: Path) -> str:
     inside = (re.fullmatch(known, part) for part in re.split(r'[\W_]', path.stem.lower()))
     return next((found[1] for part in (above, inside) for found in part if found), '')
 
+# %% ../nbs/27_sources.ipynb #eb433f16
 def of_one_split(
     found: list, # paths
     path: Path, # the folder they are in
@@ -148,11 +151,7 @@ def of_one_split(
                         f"give those of one, such as {', '.join(one[:3])}{', …' if one[3:] else ''}")
     return found
 
-# %% ../nbs/27_sources.ipynb #7c3a7970
-def is_cache(path: Path) -> bool:
-    "True when `path` is a folder that `mnsp data cache` made"
-    return (path/'cache.json').is_file()
-
+# %% ../nbs/27_sources.ipynb #a4a0220c
 def many_below(path: Path) -> list:
     "LMDBs at any depth of a folder, or several annotation files in it, when it has no list of its own"
     if not path.is_dir() or any((path/n).is_file() for n in lists):
@@ -169,13 +168,18 @@ def many_below(path: Path) -> list:
         p for p in sorted(path.glob('*.json')) if p.is_file() and first_key(p) in ('metainfo', 'data_list')]
     return of_one_split(found, path, split_of)
 
+# %% ../nbs/27_sources.ipynb #19e3d198
+def is_cache(path: Path) -> bool:
+    "True when `path` is a folder that `mnsp data cache` made"
+    return (path/'cache.json').is_file()
+
 def has_many(path: Path) -> bool:
     "True when `many_below` finds some"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # said when they are opened
         return bool(many_below(path))
 
-# %% ../nbs/27_sources.ipynb #f85ef9bb
+# %% ../nbs/27_sources.ipynb #56c953c0
 def open_many(path: Path, **how) -> Concat:
     "Several LMDBs or annotation files as one source"
     return Concat([open_source(p, **how) for p in many_below(path)])
@@ -184,6 +188,7 @@ def open_table(path: Path, image: str | None = None, text: str | None = None) ->
     "A parquet file, a folder of them, or a saved data set"
     return HfSource(load_hf(path), image, text, root_of(path))
 
+# %% ../nbs/27_sources.ipynb #df21e622
 kinds = [ # (what to look for, how to open it, what can be said besides the path), the first that fits
     (is_lmdb, LmdbSource, ()),
     (is_cache, CacheSource, ()),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WordStream', 'own_worker', 'IndexedStream', 'MixedStream', 'open_stream', 'open_words', 'check_labels']
 
-# %% ../nbs/29_streams.ipynb #90abd2c1
+# %% ../nbs/29_streams.ipynb #339ddf34
 import io
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -20,12 +20,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from .data import EpochSampler, WordDataset, WordLoader, by_number, scanned, to_tensor
 from .hugging_face import HfStream, has_parquet, hf_stream, is_saved
-from .images import BrokenImage, Source, is_labelled, open_image, picture, raw_labels, readable_label, reasons
+from .images import (BrokenImage, Source, is_labelled, open_image, picture, raw_labels, readable_label,
+                         reasons)
 from .labels import DataError, survey
 from .sources import is_description, mixture_of, no_labels, opening, open_source, said
 from .unions import Concat
 
-# %% ../nbs/29_streams.ipynb #76ae657f
+# %% ../nbs/29_streams.ipynb #d38c7eb9
 class WordStream(IterableDataset):
     "Pictures of a stream as uint8 [3,H,W] with ids, or a running number; broken ones replaced and counted"
     def __init__(self,
@@ -34,7 +35,7 @@ class WordStream(IterableDataset):
         charset=None, # `Charset`: targets are ids
         max_len: int = 25, # places of a target, EOS included
         seed: int = 0, # of the substitutes
-        max_broken: float = .2, # a larger share of broken pictures, of the first hundred or later, is a DataError
+        max_broken: float = .2, # a larger share of broken pictures, from the hundredth on, is a DataError
         recent: int = 64, # items among which a substitute is drawn
     ):
         if not 0 <= max_broken <= 1:
@@ -67,7 +68,7 @@ def report(self:WordStream) -> str:
     return (f"{counts.total()} of {seen} pictures broken, each replaced by another"
             + (f" ({by_number(counts)})" if counts else '') + f"; {left_out} words left out")
 
-# %% ../nbs/29_streams.ipynb #75082e43
+# %% ../nbs/29_streams.ipynb #cded658f
 @patch
 def _fitting(self:WordStream, tally):
     "The items whose text can be a target"
@@ -77,6 +78,7 @@ def _fitting(self:WordStream, tally):
         else:
             tally[1] += 1
 
+# %% ../nbs/29_streams.ipynb #a1b68068
 @patch
 def _image(self:WordStream, name, data):
     "The picture, uint8 [3,H,W]; BrokenImage when there is none"
@@ -98,7 +100,7 @@ def _decoded(self:WordStream, name, data, tally):
         raise DataError(f"{broken} of {seen} pictures are broken, more than "
                         f"{self.max_broken:.0%}; the last: {name} ({by_number(self.counts())})")
 
-# %% ../nbs/29_streams.ipynb #0000003a
+# %% ../nbs/29_streams.ipynb #5fb540ff
 @patch
 def _samples(self:WordStream, tally, worker, skip):
     "One sample for each item of the stream that has a target, the first `skip` left out"
@@ -116,6 +118,7 @@ def _samples(self:WordStream, tally, worker, skip):
                 owed = 0
         before.append((*item, number))
 
+# %% ../nbs/29_streams.ipynb #f0b67a67
 @patch
 def _substitute(self:WordStream, before, rng):
     "(picture, number, text) of a readable item before; depends on nothing else, so that a run can resume"
@@ -127,7 +130,7 @@ def _substitute(self:WordStream, before, rng):
             pass
     return None, None, None
 
-# %% ../nbs/29_streams.ipynb #d80a1615
+# %% ../nbs/29_streams.ipynb #70a03b95
 @patch
 def begin(self:WordStream, epoch: int, position: Iterable = ()): # samples that each worker skips
     "The next pass is this epoch, from this position on"
@@ -144,6 +147,7 @@ def state_after(self:WordStream, loader: WordLoader) -> dict:
     return dict(epoch=self.epoch+loader.over, position=position, turn=0 if loader.over else loader.turn,
                 seed=self.seed, workers=loader.num_workers, rank=self.source.rank, world=self.source.world)
 
+# %% ../nbs/29_streams.ipynb #3760adb9
 @patch
 def n_batches(self:WordStream, loader: WordLoader) -> int:
     "Batches of a pass through this process's share, as far as the source knows"
@@ -155,11 +159,13 @@ def n_batches(self:WordStream, loader: WordLoader) -> int:
     each = max(1, loader.num_workers) # every worker makes batches of its own share
     return n//each//loader.batch_size*each if loader.drop_last else -(-n//loader.batch_size)
 
-# %% ../nbs/29_streams.ipynb #1730ae9c
+# %% ../nbs/29_streams.ipynb #b76127c3
 def own_worker() -> tuple:
     "(number of this worker, how many there are)"
     worker = get_worker_info()
     return (worker.id, worker.num_workers) if worker else (0, 1)
+
+# %% ../nbs/29_streams.ipynb #75c19b98
 class IndexedStream:
     "A source read through in a seeded order; gives (name, function size → picture, text)"
     def __init__(self,
@@ -227,13 +233,13 @@ def __iter__(self:MixedStream) -> Iterator:
             if item is None: shares[k] = 0
         if item is not None: yield item
 
-# %% ../nbs/29_streams.ipynb #5c88b5fc
+# %% ../nbs/29_streams.ipynb #461e7e07
 def open_stream(
     path: str | Path, # 'hf:owner/name[:split]', parquet, saved data; a mixture; or what `open_source` knows
     split: str | None = None,
     rank: int = 0, # this process, of …
     world: int = 1, # … so many
-    shuffle: int = 0, # items among which the next is drawn; 0: in order. What has an index is shuffled as a whole
+    shuffle: int = 0, # items among which the next is drawn; 0: in order. With an index, among all
     seed: int = 0, # of the order
     columns: dict | None = None, # image, text, pattern: what `open_source` may be told besides the path
     **kwargs, # of `HfStream` or `MixedStream`
@@ -268,7 +274,7 @@ def open_words(
     sizes = [s.n or n for s in streams]
     return WordStream(MixedStream(streams, sizes, seed, sum(sizes)), seed=seed, **kwargs)
 
-# %% ../nbs/29_streams.ipynb #efbfec56
+# %% ../nbs/29_streams.ipynb #ec617ce3
 def check_labels(
     words: WordDataset | WordStream, # with a character set
     max_outside: float = .2, # a larger share of labels with characters outside the set is a DataError
@@ -284,7 +290,8 @@ def check_labels(
                      "characters of their own, now one with their letter")
     if found.holding:
         line = f"{found.holding} of {n} labels hold characters outside the set: {found.foreign()}"
-        remedy = "give a set that has them (--charset, a text file of all characters to read), or mend the labels"
+        remedy = ("give a set that has them (--charset, a text file of all characters to read), or mend the "
+                  "labels")
         if found.holding > max_outside*n:
             raise DataError(f"{line}; more than {max_outside:.0%} would be learnt as unknown: {remedy}, or "
                             "raise --max-outside")
