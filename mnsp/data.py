@@ -59,7 +59,7 @@ class WordDataset(Dataset):
         seed: int = 0, # of the substitutes
         on_broken: str = 'replace', # or 'blank': a grey picture in its place
         max_broken: float = .2, # a larger share of broken pictures is a DataError
-        scan: bool | None = None, # go through the labels at the start; None: of at most `scanned`
+        scan: bool | None = None, # go through the labels at the start; None: up to `scanned` items
     ):
         if on_broken not in ('replace', 'blank'):
             raise ValueError(f"on_broken={on_broken!r}; give 'replace' or 'blank'")
