@@ -1194,6 +1194,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.synth.blend': ('synth.html#blend', 'mnsp/synth.py'),
                             'mnsp.synth.cases': ('synth.html#cases', 'mnsp/synth.py'),
                             'mnsp.synth.check_world': ('synth.html#check_world', 'mnsp/synth.py'),
+                            'mnsp.synth.clear_world': ('synth.html#clear_world', 'mnsp/synth.py'),
                             'mnsp.synth.cloud': ('synth.html#cloud', 'mnsp/synth.py'),
                             'mnsp.synth.colour': ('synth.html#colour', 'mnsp/synth.py'),
                             'mnsp.synth.crop_box': ('synth.html#crop_box', 'mnsp/synth.py'),
