@@ -28,21 +28,14 @@ import torch
 from PIL import Image
 
 from mnsp.charset import english
-from mnsp.data import (
-    Cached,
-    Concat,
-    FolderSource,
-    ListedSource,
-    LmdbSource,
-    Mixture,
-    WordDataset,
-    open_source,
-    open_words,
-    word_loader,
-)
-from mnsp.sources import CacheSource
+from mnsp.data import Cached, WordDataset, word_loader
+from mnsp.lists import FolderSource, ListedSource
+from mnsp.lmdb_source import CacheSource, LmdbSource
+from mnsp.sources import open_source
 from mnsp.stores import cache, convert
+from mnsp.streams import open_words
 from mnsp.synth import SynthWords, varied_world
+from mnsp.unions import Concat, Mixture
 
 N, DISTINCT, BATCH, LARGE, SMALL = 2000, 500, 256, 10_000_000, 100_000
 

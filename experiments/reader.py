@@ -35,21 +35,23 @@ from mnsp import reading, training
 from mnsp.augment import FinetuneAugment
 from mnsp.charset import english
 from mnsp.checkpoints import Checkpoints
-from mnsp.data import CacheSource, Source
 from mnsp.diagnosis import by_length, groups_table, trusted
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
 from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
 from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
+from mnsp.images import Source, all_labels
+from mnsp.lmdb_source import CacheSource
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, finest_encoder, with_charset
-from mnsp.sources import Relabelled, Subset, all_labels, open_source
+from mnsp.sources import open_source
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
 from mnsp.synth import SynthWords, background, degrade, font_chars, font_files, not_text, street_world
 from mnsp.training import History, fit, make_optimizer
+from mnsp.unions import Relabelled, Subset
 
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests

@@ -20,8 +20,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mnsp.data import Source
 from mnsp.evaluate import evaluate
+from mnsp.images import Source
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.sources import open_source
 from mnsp.stores import convert

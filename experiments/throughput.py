@@ -36,8 +36,9 @@ import torch
 from data_speed import jpegs, write_lmdb
 from torch.utils.data import RandomSampler
 
-from mnsp.data import WordDataset, open_source, word_loader
+from mnsp.data import WordDataset, word_loader
 from mnsp.pretrain import lmim, mae, mnsp
+from mnsp.sources import open_source
 from mnsp.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
 from mnsp.study import this_commit
 from mnsp.training import History, compile_blocks, hold_memory, pretrain

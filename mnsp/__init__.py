@@ -6,8 +6,9 @@ from importlib import import_module as _import_module
 # What `from mnsp import …` gives besides the rooms themselves: room -> names. None of them is called like a room, since a
 # room, once it is imported, takes its name; `from mnsp.training import pretrain` and the like name both.
 _offered = dict(
-    charset=['Charset'], synth=['SynthWords'], sources=['DataError', 'open_source'],
-    data=['WordDataset', 'open_words', 'word_loader'], encoder=['Encoder'], pretrain=['Pretrainer', 'lmim', 'mae'],
+    charset=['Charset'], synth=['SynthWords'], labels=['DataError'], sources=['open_source'],
+    data=['WordDataset', 'word_loader'], streams=['open_words'],
+    encoder=['Encoder'], pretrain=['Pretrainer', 'lmim', 'mae'],
     recognizer=['recognizer_from', 'recognizer_small', 'recognizer_tiny', 'with_charset'],
     hub=['WeightsError', 'from_published', 'load_model', 'save_model'],
     reading=['Reading', 'Recognizer', 'samples', 'show_readings'], graph=['export_onnx'], onnx=['OnnxReader'])

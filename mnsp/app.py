@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import matplotlib.pyplot as plt
 from PIL import Image
 
+from .labels import DataError
 from .process import figure_style
 from .reading import Recognizer, samples, show_readings, to_picture
-from .sources import DataError
 
 # %% ../nbs/78_app.ipynb #00000007
 def drawing(picture, reading) -> Image.Image: # RGB

@@ -14,7 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from .evaluate import Evaluation
-from .sources import DataError, ListedSource, Subset, open_source
+from .labels import DataError
+from .lists import ListedSource
+from .sources import open_source
+from .unions import Subset
 
 # %% ../nbs/60_benchmarks.ipynb #00000006
 @dataclass(frozen=True)

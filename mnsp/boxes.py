@@ -19,8 +19,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from .labels import clean
-from .sources import DataError, walk
+from .labels import DataError, clean
+from .lists import walk
 
 # %% ../nbs/31_boxes.ipynb #02d0000006
 class Box(NamedTuple):

@@ -202,8 +202,9 @@ def _columns(image, text, pattern):
 
 def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
     "The data of a run and its loader, shared out among the processes"
-    from mnsp.data import open_words, word_loader
+    from mnsp.data import word_loader
     from mnsp.machine import processes, rank
+    from mnsp.streams import open_words
     share = dict(rank=rank(), world=processes())
     dataset = open_words(data, stream, seed=seed, **share, **labels)
     sampler = sampler(dataset) if sampler else None
@@ -490,10 +491,10 @@ def finetune(
     if save_config: _save_config(context, save_config)
     from mnsp import finetune as f
     from mnsp import hub
-    from mnsp.data import check_labels
     from mnsp.augment import FinetuneAugment
     from mnsp.machine import rank
     from mnsp.recognizer import with_charset
+    from mnsp.streams import check_labels
     from mnsp.training import usual
     if short_first is None: short_first = 0. if reader or stream else .6
     if stream and short_first:
@@ -690,7 +691,7 @@ def evaluate(
 # %% ../nbs/79_cli.ipynb #00000010
 def _files(pictures, stdin):
     "The paths that are asked for, one after the other; of a picture that comes in itself, the bytes"
-    from mnsp.sources import find_images
+    from mnsp.lists import find_images
     for path in pictures:
         if path == '-' and stdin:
             if b'\0' in stdin.buffer.peek(12)[:12]: yield stdin.buffer.read()  # a picture: so begins no path
@@ -754,7 +755,7 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     "Read the words of photographs in their places; `file#number` is a word's name"
     from mnsp.boxes import read_boxes
     from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
-    from mnsp.sources import BrokenImage
+    from mnsp.images import BrokenImage
     find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
     for file in _files(files, None):
         im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)

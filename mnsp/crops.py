@@ -21,9 +21,10 @@ from tqdm.auto import tqdm
 
 from .boxes import read_boxes, word
 from .data import by_number, from_workers, leave_signals
-from .sources import (BrokenImage, DataError, Source, Spelling, find_file, find_images, formats, max_pixels, open_image,
-                          orientation, places_around, suffixes, to_rgb)
 from .files import write_atomically
+from .images import BrokenImage, Source, formats, max_pixels, open_image, orientation, to_rgb
+from .labels import DataError, suffixes
+from .lists import Spelling, find_file, find_images, places_around
 from .stores import Part, as_png, label_font
 
 # %% ../nbs/32_crops.ipynb #02e0000006

@@ -22,19 +22,21 @@ import torch
 from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
 from .charset import Charset
-from .data import Cached, Concat, Subset, WordDataset, open_source, split_source, word_loader
+from .data import Cached, WordDataset, word_loader
 from .evaluate import evaluate, is_waics, known_labels, named_sources, show_scored, waics_text
+from .files import write_atomically
 from .finetune import ShortFirst, Validation, finetune, label_lengths
 from .guidance import GuidanceView, show_views
-from .files import write_atomically
 from .machine import prepare_out, seeded
 from .pretrain import Pretrainer, mnsp, show_reconstruction
 from .process import figure_style
 from .pyramid import show_pyramid
 from .recognizer import Recognizer, recognizer_from, recognizer_tiny
 from .report import Section, write_report
+from .sources import open_source
 from .synth import SynthWords, demo_world
 from .training import History, pretrain, show_losses
+from .unions import Concat, Subset, split_source
 
 # %% ../nbs/77_demo.ipynb #00000007
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from tqdm.auto import tqdm
 from rapidfuzz.distance import Levenshtein
 from torch import nn
 
-from .data import DataError, WordDataset, word_loader
-from .labels import clean
-from .sources import BrokenImage, is_labelled, no_labels, open_source, picture, raw_label
+from .data import WordDataset, word_loader
+from .images import BrokenImage, is_labelled, picture, raw_label
+from .labels import DataError, clean
+from .sources import no_labels, open_source
 
 # %% ../nbs/51_evaluate.ipynb #00000005
 _SHARED = (

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from .evaluate import read_source
 from .machine import digest
 from .reading import Reading, Recognizer
-from .sources import fingerprint, open_source
+from .sources import open_source
 from .stores import Part, describe
+from .unions import fingerprint
 
 # %% ../nbs/75_labelling.ipynb #1abe2008
 def read_items(

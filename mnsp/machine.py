@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from threadpoolctl import ThreadpoolController
 
-from .sources import DataError
+from .labels import DataError
 
 # %% ../nbs/40_machine.ipynb #00000009
 def has_bf16(device: torch.device) -> bool:

@@ -22,7 +22,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
-from .sources import BrokenImage, DataError, decode, open_image, to_array
+from .images import BrokenImage, decode, open_image, to_array
+from .labels import DataError
 
 # %% ../nbs/71_pictures.ipynb #00000007
 max_download, most_seconds = 2**25, 60 # bytes, and how long they may take in all

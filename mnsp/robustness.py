@@ -22,9 +22,11 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from . import synth
-from .data import DataError, Subset, WordDataset, word_loader
+from .data import WordDataset, word_loader
 from .evaluate import Rules, english_rules
 from .guidance import Draws, filter_each, filter_kernel, frame_corners, turn, warp
+from .labels import DataError
+from .unions import Subset
 
 # %% ../nbs/63_robustness.ipynb #00000006
 @dataclass(frozen=True)

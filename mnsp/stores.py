@@ -32,11 +32,12 @@ from tqdm.auto import tqdm
 from .charset import english
 from .data import WordDataset, by_number, from_workers, leave_signals, word_loader
 from .files import locked
-from .labels import Survey, clean, survey
+from .images import BrokenImage, is_labelled, picture, raw_label, raw_labels, readable_label, reasons
+from .labels import DataError, Survey, clean, suffixes, survey
 from .process import figure_style
-from .sources import (BrokenImage, DataError, digest_of, fingerprint, home, is_labelled, open_source, picture,
-                          raw_label, raw_labels, readable_label, reasons, split_source, suffixes)
+from .sources import open_source
 from .synth import draws, font_chars, font_files
+from .unions import digest_of, fingerprint, home, split_source
 
 # %% ../nbs/30_stores.ipynb #00000009
 class Probe(Dataset):

@@ -34,7 +34,7 @@ from .attention import attention_report
 from .augment import FinetuneAugment
 from .charset import Charset
 from .checkpoints import Checkpoints
-from .data import Cached, Concat, WordDataset, open_source, split_source, word_loader
+from .data import Cached, WordDataset, word_loader
 from .encoder import Encoder
 from .evaluate import score, waics_text
 from .files import whole_lines, write_atomically, write_rows
@@ -46,9 +46,11 @@ from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .pyramid import scale_factors
 from .recognizer import finest_encoder
 from .robustness import corrupt, families
+from .sources import open_source
 from .synth import SynthWords, World, demo_world
 from .teacher import centre_features
 from .training import History, fit, make_optimizer, pretrain
+from .unions import Concat, split_source
 
 # %% ../nbs/80_study.ipynb #00000006
 def study_world() -> World: # what `Study` renders unless told otherwise

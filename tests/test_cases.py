@@ -16,12 +16,17 @@ import torch
 from PIL import Image, features
 
 from mnsp.charset import Charset, english
-from mnsp.data import DataError, WordDataset, check_labels, open_source, open_words
+from mnsp.data import WordDataset
 from mnsp.evaluate import known_labels, score
 from mnsp.hub import WeightsError, from_published, load_model, published_name
-from mnsp.labels import layout_of_list
-from mnsp.sources import Concat, HfSource, ListedSource, Source, all_labels, find_images, photographs, split_source
+from mnsp.hugging_face import HfSource
+from mnsp.images import Source, all_labels
+from mnsp.labels import DataError, layout_of_list
+from mnsp.lists import ListedSource, find_images
+from mnsp.sources import open_source
 from mnsp.stores import cache, check, convert, split
+from mnsp.streams import check_labels, open_words
+from mnsp.unions import Concat, photographs, split_source
 
 WORDS = ['pier', 'lantern', 'rye', 'Quay', 'ferry', 'tide']
 

@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 
 from mnsp.boxes import read_boxes
 from mnsp.crops import crop
-from mnsp.sources import DataError, open_source
+from mnsp.labels import DataError
+from mnsp.sources import open_source
 from tests.test_cli import one_line_error, run
 
 

@@ -20,28 +20,17 @@ from torch._utils import ExceptionWrapper
 
 from mnsp import data
 from mnsp.charset import Charset, english
-from mnsp.data import (
-    Cached,
-    Concat,
-    DataError,
-    EpochSampler,
-    FolderSource,
-    LmdbSource,
-    Mixture,
-    Subset,
-    WordDataset,
-    home,
-    open_source,
-    shuffled,
-    split_source,
-    to_rgb,
-    to_tensor,
-    word_loader,
-)
+from mnsp.data import Cached, EpochSampler, WordDataset, shuffled, to_tensor, word_loader
+from mnsp.images import to_rgb
+from mnsp.labels import DataError
+from mnsp.lists import FolderSource
+from mnsp.lmdb_source import LmdbSource
 from mnsp.pretrain import Pretrainer, mae
+from mnsp.sources import open_source
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, World, demo_world, font_files
 from mnsp.training import pretrain
+from mnsp.unions import Concat, Mixture, Subset, home, split_source
 
 
 def png(value=0, size=(40, 12)):

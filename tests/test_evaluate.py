@@ -11,9 +11,9 @@ from PIL import Image
 
 from mnsp import evaluate as e
 from mnsp.benchmarks import benchmarks, beside_peers, published, subset_from_list
-from mnsp.data import DataError, FolderSource
 from mnsp.diagnosis import by_length
-from mnsp.labels import clean
+from mnsp.labels import DataError, clean
+from mnsp.lists import FolderSource
 
 
 class Words:

@@ -34,9 +34,13 @@ from mnsp.checkpoints import checkpoints, heading, load_state, newest
 from mnsp.data import WordDataset, word_loader
 from mnsp.encoder import Encoder, EncoderConfig
 from mnsp.files import locked
+from mnsp.images import BrokenImage, open_image
+from mnsp.labels import DataError
+from mnsp.lmdb_source import LmdbSource
 from mnsp.recognizer import Recognizer, recognizer_tiny
-from mnsp.sources import BrokenImage, DataError, LmdbSource, digest_of, open_image, open_source
+from mnsp.sources import open_source
 from mnsp.stores import cache, convert
+from mnsp.unions import digest_of
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='signals and locks differ on Windows')
 NANO = ['--preset', 'nano', '--optimizer', 'muon', '--batch-size', 8, '--workers', 0]
@@ -161,13 +165,13 @@ def test_a_damaged_log_does_not_stop_a_run(words, tmp_path, damage):
 
 def interrupt(monkeypatch, after):
     "Ctrl-C after so many pictures"
-    from mnsp import sources
-    decode, left = sources.decode, [after]
+    from mnsp import images
+    decode, left = images.decode, [after]
     def until(*args):
         left[0] -= 1
         if left[0] < 0: raise KeyboardInterrupt
         return decode(*args)
-    monkeypatch.setattr(sources, 'decode', until)
+    monkeypatch.setattr(images, 'decode', until)
 
 
 def make(kind, source, dst):

@@ -15,9 +15,11 @@ from PIL import Image
 from mnsp import Reading, hub
 from mnsp.decoder import DecoderConfig
 from mnsp.encoder import EncoderConfig
+from mnsp.images import BrokenImage, BrokenLabel, picture
+from mnsp.labels import DataError
 from mnsp.pretrain import PretrainConfig, Pretrainer
 from mnsp.recognizer import Recognizer, recognizer_tiny
-from mnsp.sources import BrokenImage, BrokenLabel, DataError, open_source, picture
+from mnsp.sources import open_source
 from mnsp.stores import cache
 from mnsp.synth import SynthWords, demo_world
 

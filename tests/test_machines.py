@@ -28,10 +28,11 @@ from mnsp.app import drawing
 from mnsp.cli import app
 from mnsp.data import WordDataset, word_loader
 from mnsp.evaluate import evaluate
+from mnsp.labels import DataError
+from mnsp.lists import FolderSource
 from mnsp.pretrain import Pretrainer, mnsp
 from mnsp.reading import Recognizer
 from mnsp.recognizer import framed, next_size, unsure_below
-from mnsp.sources import DataError, FolderSource
 from mnsp.synth import SynthWords, demo_world
 from mnsp.training import compile_blocks, pretrain
 

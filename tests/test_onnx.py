@@ -76,7 +76,7 @@ def test_an_exported_file_is_no_weights(file):
 def test_both_readers_are_shown_the_same():
     "To the grey level, whatever the shape of the picture"
     from mnsp.data import to_tensor
-    from mnsp.sources import to_array
+    from mnsp.images import to_array
     noise = np.random.default_rng(0)
     for height, width in ((32, 128), (1, 1), (7, 300), (200, 20), (64, 256)):
         im = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))

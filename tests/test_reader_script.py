@@ -12,7 +12,7 @@ import torch
 
 from mnsp import hub
 from mnsp.checkpoints import checkpoints, newest
-from mnsp.data import CacheSource
+from mnsp.lmdb_source import CacheSource
 from mnsp.synth import SynthWords, font_files, street_world
 from mnsp.training import read_log
 

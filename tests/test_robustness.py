@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mnsp.data import DataError, FolderSource
+from mnsp.labels import DataError
+from mnsp.lists import FolderSource
 from mnsp.robustness import Robustness, corrupt, families, load_words, robustness, show_robustness
 
 

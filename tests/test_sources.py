@@ -19,39 +19,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mnsp import sources
+from mnsp import lists
 from mnsp.charset import Charset
-from mnsp.data import (
-    BrokenImage,
-    DataError,
-    WordDataset,
-    WordStream,
-    open_stream,
-    open_words,
-    word_loader,
-)
-from mnsp.labels import json_items
+from mnsp.data import WordDataset, word_loader
+from mnsp.hugging_face import HfSource, load_hf
+from mnsp.images import BrokenImage, BrokenLabel, all_labels, open_image, picture
+from mnsp.labels import DataError, json_items
+from mnsp.lists import FolderSource, Lines, ListedSource
+from mnsp.lmdb_source import CacheSource, LmdbSource
 from mnsp.pretrain import Pretrainer, mae
-from mnsp.sources import (
-    BrokenLabel,
-    CacheSource,
-    Concat,
-    FolderSource,
-    HfSource,
-    Lines,
-    ListedSource,
-    LmdbSource,
-    Mixture,
-    Subset,
-    all_labels,
-    home,
-    homes,
-    open_image,
-    open_source,
-    picture,
-    split_source,
-)
+from mnsp.sources import open_source
+from mnsp.streams import WordStream, open_stream, open_words
 from mnsp.training import pretrain
+from mnsp.unions import Concat, Mixture, Subset, home, homes, split_source
 
 datasets = pytest.importorskip('datasets', reason='the library `datasets` is optional')
 
@@ -279,7 +259,7 @@ def test_union14m_annotations_of_both_formats(union):
 def test_large_json_is_kept_as_lines(union, tmp_path, monkeypatch):
     top, words = union
     monkeypatch.setenv('MNSP_CACHE', str(tmp_path/'kept'))
-    monkeypatch.setattr(sources.os.path, 'getsize', lambda _: 2**30)
+    monkeypatch.setattr(lists.os.path, 'getsize', lambda _: 2**30)
     file = top/'train_annos/mmocr1.0.x/train_easy.json'
     assert texts(open_source(file)) == words[:4]
     kept, = (tmp_path/'kept').iterdir()
@@ -319,7 +299,7 @@ def test_long_lists_are_not_gone_through_at_the_start(tmp_path, monkeypatch):
     (tmp_path/'labels.tsv').write_text('0.png\ta\ngone.png\tb\n')
     with pytest.raises(DataError, match='gone.png'):
         open_source(tmp_path)
-    monkeypatch.setattr(sources, 'checked', 1)
+    monkeypatch.setattr(lists, 'checked', 1)
     words = WordDataset(open_source(tmp_path), max_broken=1.)
     list(word_loader(words))
     assert words.broken() == [('gone.png', 'missing')]
@@ -452,7 +432,7 @@ def test_splits_are_asked_for(table, tmp_path):
     datasets.DatasetDict(big=table, small=table.select(range(3))).save_to_disk(tmp_path/'two')
     with pytest.raises(DataError, match='splits big, small'):
         open_source(tmp_path/'two')
-    assert len(sources.load_hf(tmp_path/'two', split='small')) == 3
+    assert len(load_hf(tmp_path/'two', split='small')) == 3
 
 
 def test_hub_name_reaches_the_library(table, monkeypatch):
@@ -509,7 +489,9 @@ def test_a_data_set_of_the_hub_opened_and_streamed(tmp_path):
         table.shard(3, k).to_parquet(tmp_path/'part.parquet')
         Hub.files[f'train-{k:05d}-of-00003.parquet'] = (tmp_path/'part.parquet').read_bytes()
     code = """if True:
-        from mnsp.data import open_source, open_words, word_loader
+        from mnsp.data import word_loader
+        from mnsp.sources import open_source
+        from mnsp.streams import open_words
         loader = word_loader(open_words(['hf:somebody/words:train'], stream=True), 8, workers=2)
         print(len(loader), sum(len(x) for x, _ in loader))
         whole = open_source('hf:somebody/words')

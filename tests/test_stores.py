@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnsp.data import DataError, WordDataset, open_source, word_loader
+from mnsp.data import WordDataset, word_loader
+from mnsp.labels import DataError
+from mnsp.sources import open_source
 from mnsp.stores import cache, check, convert, split
 from mnsp.synth import SynthWords, demo_world
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from mnsp import Recognizer
+from mnsp.images import to_array
 from mnsp.onnx import OnnxReader
 from mnsp.reading import samples, to_picture
-from mnsp.sources import to_array
 from mnsp.synth import SynthWords, demo_world
 
 # Larger and smaller in both directions, in one, and not at all; one pixel; a step of thousands of pixels.
