@@ -23,6 +23,7 @@ def _unit(cls):
     "Features at length sqrt(D), float32, so that a dimension of a random one has variance 1"
     return F.normalize(cls.float(), dim=-1) * cls.shape[-1] ** .5
 
+# %% ../nbs/16_alignment.ipynb #5aab595d
 def alignment_loss(
     cls_list: list, # of [B, D]: the masked pass, and every further scale's
     guide_cls: torch.Tensor, # [B, D] of the guidance view
@@ -49,6 +50,7 @@ def cls_spread(
     if len(cls) < 2: return torch.full((), float('nan'), device=cls.device)
     return _unit(cls).std(0, correction=0).mean()
 
+# %% ../nbs/16_alignment.ipynb #15066f5d
 def effective_rank(
     cls: torch.Tensor, # [B, D]
     least: float = 1e-4, # singular values below this share of the whole batch's size are rounding, not signal
@@ -98,6 +100,7 @@ def column_features(
     seen = pool_features(seen, grid, (1, columns))                  # share of a column's tokens
     return pool_features(patches, grid, (1, columns)) / seen.clamp(min=1e-6), seen[..., 0] > 0
 
+# %% ../nbs/16_alignment.ipynb #98ee7a69
 class ColumnAlignment(nn.Module):
     "Columns of every pass predict the guide's, which stand still (our alternative to LMIM's alignment)"
     def __init__(self,

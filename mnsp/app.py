@@ -31,6 +31,7 @@ def drawing(picture, reading) -> Image.Image: # RGB
     plt.close(fig)
     return Image.open(file).convert('RGB')
 
+# %% ../nbs/78_app.ipynb #82909218
 def read_upload(
     reader: Recognizer,
     file, # the path of the uploaded file, or a picture
@@ -56,6 +57,7 @@ def _gradio():
 
 most_beams, most_waiting = 16, 20
 
+# %% ../nbs/78_app.ipynb #54b9286a
 def page(
     reader: Recognizer,
 ): # gradio `Blocks`
@@ -76,6 +78,7 @@ def page(
         chosen.click(lambda i, beams: (words[i], *answer(words[i], beams)), [chosen, beams], [upload, *results])
     return blocks.queue(max_size=most_waiting, default_concurrency_limit=1)
 
+# %% ../nbs/78_app.ipynb #fd960b39
 def _parts(gr, note, words):
     "What is seen: picture, beams and examples; text, confidence and drawing"
     gr.Markdown('# Read a word\nDrop a picture of one word or line.' + (f'\n\n*{note}*' if note else ''))
@@ -107,6 +110,7 @@ def is_number(host: str) -> bool:
     try: return bool(ipaddress.ip_address(host))
     except ValueError: return False
 
+# %% ../nbs/78_app.ipynb #6af24863
 def foreign(
     headers, # of a request
     names: set, # of this machine
@@ -123,6 +127,7 @@ def foreign(
 # %% ../nbs/78_app.ipynb #19a00005
 _fields = {'data', 'event_data', 'fn_index', 'trigger_id', 'session_hash'}
 
+# %% ../nbs/78_app.ipynb #15b0ffc2
 def mistake(
     body: bytes, # of a request to read a picture
     files: list, # of sets: the paths of all that was uploaded or drawn
@@ -151,12 +156,17 @@ _policy = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' 
            "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
            "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; "
            "form-action 'self'; base-uri 'self'")
+
 _headers = {'Content-Security-Policy': _policy, 'Referrer-Policy': 'no-referrer',
             'Cross-Origin-Resource-Policy': 'same-origin', 'X-Content-Type-Options': 'nosniff'}
+
 _upload, _join = '/gradio_api/upload', '/gradio_api/queue/join'
+
+# %% ../nbs/78_app.ipynb #a4e1d5e0
 _open = re.compile(r'/|/(assets|static|svelte)/.*|/(config|theme\.css|favicon\.ico|manifest\.json)|'
                    r'/gradio_api/(upload_progress|queue/data|startup-events|info|heartbeat/\w+|file=(?!\w\w+:).*)')
 
+# %% ../nbs/78_app.ipynb #2a1fa845
 class Door:
     "What the page's visitors may ask for"
     def __init__(self,
@@ -212,6 +222,7 @@ def web_app(
     return gr.mount_gradio_app(app, blocks, '/', max_file_size=door.file, footer_links=[], theme=theme,
                                ssr_mode=False, enable_monitoring=False, run_history=False, show_error=False)
 
+# %% ../nbs/78_app.ipynb #4a976739
 def serve(
     reader: Recognizer,
     host: str = '127.0.0.1', # 0.0.0.0: reachable from other machines

@@ -23,6 +23,7 @@ def kept(
     bits = draws.view(torch.int16)[:like.numel()].view(like.shape)
     return (bits >= round(p * 2**16) - 2**15).to(like.dtype)
 
+# %% ../nbs/04_attend.ipynb #32d36351
 class Dropout(nn.Dropout):
     "Dropout that is quick on a CPU as well"
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,6 +59,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
+# %% ../nbs/04_attend.ipynb #53516156
 class Block(nn.Module):
     "A transformer layer, norms first: what timm's ViT is made of"
     def __init__(self,
@@ -75,6 +77,7 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.norm1(x)))
         return x + self.drop(self.mlp(self.norm2(x)))
 
+# %% ../nbs/04_attend.ipynb #358fea3f
 class MultiheadAttention(nn.MultiheadAttention):
     "PyTorch's multi-head attention, and `.look` by `attend`"
     def look(self,

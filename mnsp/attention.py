@@ -26,6 +26,7 @@ def _attention_inputs(encoder, images, layers, scale):
     seen = _listen(parts, lambda: encoder(images.to(next(encoder.parameters()).device), scale=scale))
     return {layer: args[0] for layer, args in seen.items()}
 
+# %% ../nbs/62_attention.ipynb #8453e328
 def _listen(modules, run):
     "What enters the given modules while `run()` runs: their names -> positional arguments"
     seen = {}
@@ -59,6 +60,7 @@ def _layer(layer, blocks):
         raise ValueError(f"layer {layer} of a model with {len(blocks)} blocks")
     return layer % len(blocks)
 
+# %% ../nbs/62_attention.ipynb #20ea8c3f
 def attention_maps(
     encoder: Encoder, # in the mode it is in; call `.eval()` before
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255, of the size of that scale
@@ -106,6 +108,7 @@ def picture_attention(
     places = maps[..., 1:]
     return places / places.sum(-1, keepdim=True).clamp(min=1e-12)
 
+# %% ../nbs/62_attention.ipynb #a0a9d4cc
 def text_share(
     maps: torch.Tensor, # [B, heads, 1+N, 1+N]
     text: torch.Tensor, # [B, N] from `text_tokens`
@@ -113,6 +116,7 @@ def text_share(
     "Share of the attention that falls on text"
     return torch.einsum('bhqn,bn->bhq', picture_attention(maps), text.to(maps))
 
+# %% ../nbs/62_attention.ipynb #d2b0a194
 def area_share(
     text: torch.Tensor, # [B, N] from `text_tokens`
 ) -> torch.Tensor: # [B], 0..1: what equal attention would give
@@ -130,6 +134,7 @@ def _places(grid, size):
     "Token centres in picture heights: [N, 2]"
     return token_centres(grid).float() * torch.tensor([1., size[1] / size[0]])
 
+# %% ../nbs/62_attention.ipynb #d0f6cc3c
 def reach(
     maps: torch.Tensor, # [B, heads, 1+N, 1+N]
     grid: tuple, # (rows, cols), N = rows·cols
@@ -152,6 +157,7 @@ def _measures(maps, text, grid, size):
                          -1).mean(1)
     return torch.stack([values[:, 0], values[:, 1:].mean(1)], 1)
 
+# %% ../nbs/62_attention.ipynb #e30a7c1c
 def _row(values, area, log_n):
     "Numbers of one kind of query in one layer"
     share, nats, distance, cls = values.tolist()
@@ -205,6 +211,7 @@ def attention_table(
                       'as diffuse as can be;',
                       'reach: in picture heights; on cls: attention that went to the [cls] token'])
 
+# %% ../nbs/62_attention.ipynb #1e902da8
 def _cells(row):
     "Four numbers of `attention_table`"
     return (f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} "
@@ -219,6 +226,7 @@ def _grid_for(n_tokens, height, width):
                          f"{height}x{width} images; give grid=")
     return rows, n_tokens // rows
 
+# %% ../nbs/62_attention.ipynb #7d8ec122
 def query_heat(
     maps: torch.Tensor, # [B, heads, Q, 1+N] from `attention_maps` or `decoder_maps`
     query, # 'cls', the (row, col) of a patch, or the number of a character

@@ -28,6 +28,7 @@ def motion_kernel(
     k, middle = k / k.sum((1, 2), keepdim=True), (at == 0) & (at == 0)[:, None]
     return torch.lerp(middle.float(), k, (length - 1).clamp(0, 1)[:, None, None])
 
+# %% ../nbs/52_augment.ipynb #c6eeeb49
 def rescale(
     x: torch.Tensor, # float [B, C, H, W]; sides divisible by 4
     halvings: torch.Tensor, # [B]: 0, 1 or 2

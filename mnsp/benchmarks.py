@@ -27,6 +27,7 @@ class Benchmark:
     metric: str # the number that is reported
     sizes: dict # set -> how many words it has, in each version of it
 
+# %% ../nbs/60_benchmarks.ipynb #619c625e
 benchmarks = dict(
     common=Benchmark('Six common sets', 'waics', dict(
         IIIT5K=(3000,), IC13=(1015, 857), SVT=(647,), IC15=(2077, 1811),
@@ -40,9 +41,11 @@ benchmarks = dict(
 # %% ../nbs/60_benchmarks.ipynb #00000008
 _ALIASES = dict(iiit='IIIT5K', icdar2013='IC13', icdar2015='IC15', cute='CUTE80',
                 svtperspective='SVTP', multiword='multi_words', doc='document', hand='handwriting')
+
 _VERSION = {'test', 'eval', 'lmdb', 'subset',
             '857', '1015', '1811', '2077', '3000', '647', '645', '288'}
 
+# %% ../nbs/60_benchmarks.ipynb #14ef362a
 def benchmark_set(
     name: str, # of a folder
 ) -> tuple | None: # (benchmark, set); None when it is none that we know
@@ -67,6 +70,7 @@ def read_list(
         raise DataError(f"{path}: {twice!r} is listed twice; take one out")
     return names
 
+# %% ../nbs/60_benchmarks.ipynb #2b6b2962
 def subset_from_list(
     source, # labelled or not
     path: str | Path, # list file
@@ -96,6 +100,7 @@ def open_union14m(
                         "over all seven sets, so add them, or evaluate the folders one by one")
     return {name: _open_set(root / name) for name in names}
 
+# %% ../nbs/60_benchmarks.ipynb #eb0fd529
 def _open_set(folder):
     "A folder in any of the layouts; an annotation's pictures may lie in folders above it"
     for listed in (folder / 'annotation.json', folder / 'annotation.jsonl'):
@@ -111,6 +116,7 @@ class Published:
     values: dict # set, 'avg' or 'w_avg' -> percent, those that were published
     convention: dict # what can differ -> how it was done; '?': not stated
 
+# %% ../nbs/60_benchmarks.ipynb #673ea7bd
 def published(
     benchmark: str | None = None, # None: all
 ) -> list: # of `Published`
@@ -137,6 +143,7 @@ def known_sets(
                          "name sets like their folders: IC13_test, SVT, curve, scene")
     return found
 
+# %% ../nbs/60_benchmarks.ipynb #e33944a0
 def _own_sets(evaluation):
     "The benchmark of most sets of the evaluation, and its scores by the benchmark's names"
     found = known_sets(evaluation.sets)
@@ -153,6 +160,7 @@ def _own_sets(evaluation):
         if b == benchmark: scores[s] = evaluation.sets[name]
     return benchmark, scores
 
+# %% ../nbs/60_benchmarks.ipynb #3895bac3
 def _own_convention(benchmark, scores, labels):
     "How the result was measured, in the words of published.csv"
     if benchmark == 'union14m': return dict(protocol='waics')
@@ -168,12 +176,14 @@ def _differences(theirs, ours):
     silent = [k for k, (v, _) in both.items() if v == '?']
     return '; '.join(said + [f"{', '.join(silent)} not stated"] * bool(silent))
 
+# %% ../nbs/60_benchmarks.ipynb #a408fc29
 def _odd_sizes(benchmark, scores):
     "Own sets that are not the benchmark's"
     sizes = benchmarks[benchmark].sizes
     return '; '.join(f"{s} has {score['n']} words here, not {' or '.join(map(str, sizes[s]))}"
                      for s, score in scores.items() if score['n'] not in sizes[s])
 
+# %% ../nbs/60_benchmarks.ipynb #28a98658
 def _means(benchmark, values, scores):
     "Avg and W-Avg of own values if they are complete"
     if set(scores) != set(benchmarks[benchmark].sizes): return {}
@@ -205,6 +215,7 @@ def beside_peers(
     convention = evaluation.convention.replace('; ', '\n')
     return '\n'.join([benchmarks[benchmark].title, *_aligned(cells), *notes, convention])
 
+# %% ../nbs/60_benchmarks.ipynb #67948b03
 def _cells(row, columns, shown):
     "The values of a row as text, with the digits they were published with"
     if all(s in row for s in shown):
@@ -213,6 +224,7 @@ def _cells(row, columns, shown):
     texts = {k: f'{v:.{digits[k]}f}' for k, v in row.items()}
     return [texts.get(c, '–') for c in columns]
 
+# %% ../nbs/60_benchmarks.ipynb #ce7945c5
 def _aligned(cells):
     "Rows of cells as lines, the first column to the left"
     widths = [max(map(len, column)) for column in zip(*cells)]

@@ -29,6 +29,7 @@ class Box(NamedTuple):
     text: str | None = None # None: not known
     ignore: bool = False # the annotation asks nobody to read it
 
+# %% ../nbs/31_boxes.ipynb #578acf09
 class Photo(NamedTuple):
     "A photograph and its words"
     name: str # of its file, as the annotation has it; may lack the suffix
@@ -38,6 +39,7 @@ class Photo(NamedTuple):
 
 unreadable = '###', '*' # texts that mean: do not ask anybody to read this
 
+# %% ../nbs/31_boxes.ipynb #8a9c8daa
 def word(points, text=None, ignore=False) -> Box:
     "A box from numbers x0, y0, x1, y1, … or from pairs, and its text as it stands"
     if points and not isinstance(points[0], (list, tuple)): points = list(zip(points[::2], points[1::2], strict=True))
@@ -49,6 +51,7 @@ def word(points, text=None, ignore=False) -> Box:
 
 def rectangle(left, top, right, bottom): return ((left, top), (right, top), (right, bottom), (left, bottom))
 
+# %% ../nbs/31_boxes.ipynb #f5640b47
 def from_top_left(points): # pairs
     "The same polygon, clockwise from the corner nearest to the top left"
     turn = sum(x0*y1-x1*y0 for (x0, y0), (x1, y1) in zip(points, (*points[1:], points[0])))
@@ -58,6 +61,7 @@ def from_top_left(points): # pairs
 
 # %% ../nbs/31_boxes.ipynb #02d0000009
 languages = {'Arabic', 'Latin', 'Chinese', 'Japanese', 'Korean', 'Bangla', 'Hindi', 'Symbols', 'Mixed', 'None'} # of MLT
+
 _number, _total = re.compile(r'\s*-?\d+(\.\d+)?(e-?\d+)?\s*'), re.compile(r'\[\[?(.*?)\]')
 
 def fields_of(line): # a line of ICDAR's kind
@@ -66,6 +70,7 @@ def fields_of(line): # a line of ICDAR's kind
 
 def numbers_before(fields): return next((k for k, f in enumerate(fields) if not _number.fullmatch(f)), len(fields))
 
+# %% ../nbs/31_boxes.ipynb #8ea6eb3a
 def icdar_line(line, n) -> Box: # n numbers
     "Numbers, a language maybe, and a text"
     fields = fields_of(line)
@@ -75,12 +80,14 @@ def icdar_line(line, n) -> Box: # n numbers
     if n == 4 and text[:1] == text[-1:] == '"' and len(text) > 1: text = text[1:-1]
     return word(numbers, text)
 
+# %% ../nbs/31_boxes.ipynb #215c5614
 def total_text_line(line) -> Box:
     "`x: [[…]], y: [[…]], ornt: [u'c'], transcriptions: [u'…']`"
     x, y = ([float(v) for v in found.split()] for found in _total.findall(line)[:2])
     text = re.search(r"transcriptions: \[u?(['\"])(.*)\1\]", line)
     return word(list(zip(x, y, strict=True)), text and ('###' if text[2] == '#' else text[2]))
 
+# %% ../nbs/31_boxes.ipynb #213b30ca
 def yolo_line(fields) -> Box:
     "A class, then centre and size, or four corners; a confidence may follow"
     v = [float(f) for f in fields[1:]]
@@ -91,6 +98,7 @@ def yolo_line(fields) -> Box:
 def is_yolo(rows): # fields of all lines
     return all(len(r) in (5, 6, 9, 10) and numbers_before(r) == len(r) and all(0 <= float(f) <= 1 for f in r[1:]) for r in rows)
 
+# %% ../nbs/31_boxes.ipynb #7a079fa2
 def text_file(file: Path) -> Photo:
     "The words of one photograph, a line each"
     lines = [line for line in file.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
@@ -117,9 +125,12 @@ def coco_text(doc) -> Iterator[Photo]: # COCO-Text, TextOCR
             return word(outline, None if hidden else text, hidden)
         yield Photo(im['file_name'], tuple(map(box, words.get(key, ()))), sized(im))
 
+# %% ../nbs/31_boxes.ipynb #d69bc7f2
 def corners(bbox): x, y, width, height = bbox; return [x, y, x+width, y+height]
+
 def sized(record, width='width', height='height'): return (record[width], record[height]) if record.get(width) else None
 
+# %% ../nbs/31_boxes.ipynb #799d5586
 def coco(doc) -> Iterator[Photo]:
     "Lists `images` and `annotations`; the text under one of its usual names"
     words = {}
@@ -131,7 +142,9 @@ def coco(doc) -> Iterator[Photo]:
         return word(points, text_of({**more, **a}), bool(a.get('iscrowd')))
     for im in doc['images']: yield Photo(im['file_name'], tuple(map(box, words.get(im['id'], ()))), sized(im))
 
+# %% ../nbs/31_boxes.ipynb #89400f84
 titles = 'text', 'transcription', 'transcript', 'label', 'word', 'rec', 'utf8_string', 'caption', 'value'
+
 def text_of(record): return next((record[t] for t in titles if isinstance(record.get(t), str)), None)
 
 def mmocr(doc) -> Iterator[Photo]:
@@ -140,6 +153,7 @@ def mmocr(doc) -> Iterator[Photo]:
         boxes = tuple(word(w.get('polygon') or w['bbox'], w.get('text'), bool(w.get('ignore'))) for w in im['instances'])
         yield Photo(im['img_path'], boxes, sized(im))
 
+# %% ../nbs/31_boxes.ipynb #2ae3d8f0
 def via(doc) -> Iterator[Photo]: # VGG Image Annotator
     "Regions are rectangles, polygons or polylines; the text is the first attribute of a region"
     for im in doc.get('_via_img_metadata', doc).values():
@@ -152,6 +166,7 @@ def via(doc) -> Iterator[Photo]: # VGG Image Annotator
             boxes.append(word(points, text_of(about) or next((v for v in about.values() if isinstance(v, str)), None)))
         yield Photo(im['filename'], tuple(boxes))
 
+# %% ../nbs/31_boxes.ipynb #3fcb00b6
 def labelme(doc) -> Iterator[Photo]:
     "One photograph; the label is the text"
     def box(s): return word(s['points'] if len(s['points']) == 2 else from_top_left([*map(tuple, s['points'])]), s['label'])
@@ -173,6 +188,7 @@ def label_studio(doc) -> Iterator[Photo]:
         boxes = tuple(word(studio_points(value, size), texts.get(key)) for key, (value, _) in shapes.items())
         yield Photo(unquote(file.partition('?d=')[2] or file), boxes, size, shares=True)
 
+# %% ../nbs/31_boxes.ipynb #7780dca0
 def first_results(task):
     done = task.get('annotations') or task.get('completions') or task.get('predictions') or [{}]
     return done[0].get('result', ())
@@ -185,6 +201,7 @@ def short_results(task):
         yield dict(id=k, value=box, **{key: box.get(key) for key in ('original_width', 'original_height')})
         if k < len(texts): yield dict(id=k, value=dict(text=texts[k]))
 
+# %% ../nbs/31_boxes.ipynb #8dbf847a
 def studio_points(value, size) -> list:
     "Shares of the picture"
     if 'points' in value: return from_top_left([(x/100, y/100) for x, y in value['points']])
@@ -194,6 +211,7 @@ def studio_points(value, size) -> list:
     def at(u, v): return x+u*cos-v*flat*sin, y+u*sin/flat+v*cos
     return [at(0, 0), at(across, 0), at(across, down), at(0, down)]
 
+# %% ../nbs/31_boxes.ipynb #4251f512
 def by_name(doc) -> Iterator[Photo]: # docTR's detection; ArT, LSVT and their like
     "{file: {polygons}} or {file: [{points, transcription}]}"
     for name, found in doc.items():
@@ -204,6 +222,7 @@ def by_name(doc) -> Iterator[Photo]: # docTR's detection; ArT, LSVT and their li
         else:
             yield Photo(name, tuple(word(w['points'], text_of(w), bool(w.get('illegibility'))) for w in found))
 
+# %% ../nbs/31_boxes.ipynb #7103f9de
 def document_kind(doc):
     "The function that reads this JSON document, None when we do not know it"
     first = next(iter(doc if isinstance(doc, list) else doc.values()), None)
@@ -214,6 +233,7 @@ def document_kind(doc):
     if isinstance(first, dict): return via if 'regions' in first else by_name if 'polygons' in first else None
     return by_name if isinstance(first, list) and (not first or isinstance(first[0], dict) and 'points' in first[0]) else None
 
+# %% ../nbs/31_boxes.ipynb #82bc55a5
 def ctw_file(file: Path) -> Iterator[Photo]: # CTW1500's training set
     "`<image file><box><label/><segs/></box></image>`; documents that declare entities are refused"
     if b'<!' in (data := file.read_bytes()).replace(b'<!--', b''): raise DataError(f'{file}: XML with declarations is not read')
@@ -243,11 +263,15 @@ def one_file(file: Path) -> Iterator[Photo]:
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, ElementTree.ParseError, RecursionError) as e:
         raise DataError(f"{file}: not read as boxes of words ({type(e).__name__}: {e})") from None
 
+# %% ../nbs/31_boxes.ipynb #52aae274
 known = ('text files of ICDAR, MLT, CTW1500, Total-Text or YOLO, JSON of COCO-Text, TextOCR, COCO, mmocr, ArT, docTR, Label '
          'Studio, LabelMe or VIA, CTW1500\'s XML, PPOCRLabel\'s Label.txt')
+
 kinds = '.txt', '.json', '.xml'
+
 others = 'classes.txt', 'fileState.txt', 'Cache.cach', 'rec_gt.txt', 'readme.txt', 'notes.json' # beside annotations
 
+# %% ../nbs/31_boxes.ipynb #c98118cd
 def read_boxes(path: str | Path) -> list: # of `Photo`
     "Photographs and their words, from an annotation file or a folder of them"
     path = Path(path)

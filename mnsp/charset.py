@@ -59,6 +59,7 @@ def fits(self:Charset,
     "True when `text` and its EOS fit into `max_len` places"
     return len(text) < max_len
 
+# %% ../nbs/01_charset.ipynb #17f973ad
 @patch
 def _row(self:Charset, text, max_len):
     "The ids of `text` as a list of `max_len` numbers"
@@ -76,6 +77,7 @@ def encode(self:Charset,
     "Ids of one word: its characters, EOS, then PAD"
     return self.encode_batch([text], max_len)[0]
 
+# %% ../nbs/01_charset.ipynb #8fc86ce6
 @patch
 def encode_batch(self:Charset,
     texts,          # the words
@@ -90,6 +92,7 @@ def _numbers(ids):
     "A tensor or array as a list"
     return ids.tolist() if hasattr(ids, 'tolist') else ids
 
+# %% ../nbs/01_charset.ipynb #fe467ff9
 @patch
 def _text(self:Charset, ids):
     "The text of a list of numbers, up to EOS"
@@ -105,6 +108,7 @@ def _text(self:Charset, ids):
             raise ValueError(f"ids: {i} is no id of {self!r}")
     return ''.join(out)
 
+# %% ../nbs/01_charset.ipynb #d1b120c1
 @patch
 def decode(self:Charset,
     ids, # int64 [T], or a list of numbers
@@ -112,6 +116,7 @@ def decode(self:Charset,
     "Text of one row of ids, up to EOS; UNKNOWN becomes `\\ufffd`"
     return self._text(_numbers(ids))
 
+# %% ../nbs/01_charset.ipynb #5895f01e
 @patch
 def decode_batch(self:Charset,
     ids, # int64 [B,T], on any device
@@ -127,6 +132,7 @@ def from_text(cls:Charset,
     "The set of all characters that occur in `texts`, sorted"
     return cls(sorted(set().union(*(unicodedata.normalize('NFC', text) for text in texts))))
 
+# %% ../nbs/01_charset.ipynb #d689afee
 @patch(cls_method=True)
 def from_file(cls:Charset,
     path, # UTF-8 text file: the characters in order, line breaks ignored
@@ -153,6 +159,7 @@ def relative(self:Charset,
     letter = unicodedata.normalize('NFD', char)[0]
     return next((c for c in (char.swapcase(), letter, letter.swapcase()) if c in self), None)
 
+# %% ../nbs/01_charset.ipynb #53fbf687
 @patch
 def changes(self:Charset,
     new, # `Charset`

@@ -44,6 +44,7 @@ def flatten(
     tensors, rest = {k: t for found, _ in parts for k, t in found.items()}, [r for _, r in parts]
     return tensors, {'pairs': [list(p) for p in zip(names, rest)]} if isinstance(state, dict) else rest
 
+# %% ../nbs/42_checkpoints.ipynb #ad7abdca
 def unflatten(
     tensors, # path -> tensor
     rest, # from `flatten`
@@ -65,6 +66,7 @@ def save_state(
     about['digest'] = digest(tensors, about['state'])
     write_atomically(path, lambda p: save_file(tensors, p, metadata=about))
 
+# %% ../nbs/42_checkpoints.ipynb #0c5d22d4
 def load_state(path: str | Path):
     "The state that a file holds; OSError when it is damaged"
     try:
@@ -75,6 +77,7 @@ def load_state(path: str | Path):
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise OSError(f"{path} is damaged: {e}") from None
 
+# %% ../nbs/42_checkpoints.ipynb #9e87d7ec
 def heading(path: str | Path) -> dict: # settings, step, done; {} of a damaged file
     "What a checkpoint says of its run, without its tensors"
     try:
@@ -90,6 +93,7 @@ def checkpoints(
     found = [p for p in Path(folder).glob('step-*.safetensors') if re.fullmatch(r'step-\d+', p.stem)]
     return sorted(found, key=lambda p: int(p.stem[5:]))
 
+# %% ../nbs/42_checkpoints.ipynb #92fe88ab
 def newest(folder: str | Path): # the state; None when there is no checkpoint
     "The newest checkpoint that can be read"
     for path in reversed(found := checkpoints(folder)):
@@ -99,6 +103,7 @@ def newest(folder: str | Path): # the state; None when there is no checkpoint
         raise OSError(f"{folder}: none of its {len(found)} checkpoints can be read; start anew "
                       "in another folder (--out)")
 
+# %% ../nbs/42_checkpoints.ipynb #de929d10
 def begun(folder: str | Path) -> Path:
     "The mark of a run that has no checkpoint yet: what lies around it may be written anew"
     return Path(folder) / 'begun'
@@ -115,6 +120,7 @@ def random_state(
     if torch.cuda.is_available(): state['cuda'] = torch.cuda.get_rng_state()
     return state
 
+# %% ../nbs/42_checkpoints.ipynb #8f575b2c
 def set_random_state(
     state: dict, # from `random_state`
     generators: dict = (), # name -> `torch.Generator`
@@ -183,6 +189,7 @@ def own(self:Checkpoints) -> dict:
     parts = {cb.name: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
     return dict(loader=self.loader.state_dict(), callbacks=parts, random=random_state(self.generators()))
 
+# %% ../nbs/42_checkpoints.ipynb #4e0da634
 @patch
 def save(self:Checkpoints, done: bool = False):
     "Write a checkpoint and remove old ones; a warning when that fails"
@@ -205,6 +212,7 @@ def save(self:Checkpoints, done: bool = False):
                       stacklevel=2)
     self.remove_old()
 
+# %% ../nbs/42_checkpoints.ipynb #2ca714a5
 @patch
 def remove_old(self:Checkpoints):
     "All but the last, and the mark of a run without any; a warning when that fails"

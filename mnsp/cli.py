@@ -44,6 +44,7 @@ def _version(asked: bool):
         typer.echo(f'mnsp {__version__}')
         raise typer.Exit()
 
+# %% ../nbs/79_cli.ipynb #f4245d14
 @app.callback()
 def _options(
     version: Annotated[bool, typer.Option('--version', help="Print the version, and nothing else.",
@@ -53,58 +54,93 @@ def _options(
 # %% ../nbs/79_cli.ipynb #9407f6e9
 _data = ("Folder of pictures (labels.tsv: `file TAB text`), LMDB, annotation file, parquet, ... "
          "May be given several times.")
+
 _no_data = {'demo': ' Left out: words are rendered.', 'evaluate': " Left out: the demo's held-out words."}
+
 DataOption = Annotated[list[str], typer.Option('--data', '-d', help=_data)]
+
 OutOption = Annotated[Path, typer.Option('--out', '-o', help="Folder to write to; made if missing.")]
+
 _weights = ("Folder that a fine-tuning or the demo wrote, a published recogniser's file, or, to read, an exported "
             ".onnx file. Left out, or packaged: the weights that come with the package.")
+
+# %% ../nbs/79_cli.ipynb #e479c615
 WeightsOption = Annotated[Optional[Path], typer.Option('--weights', '-w', help=_weights)]
+
 CharsetOption = Annotated[Optional[Path],
                           typer.Option(help="Text file of the characters to read; left out: English.")]
+
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same run.")]
+
 StepsOption = Annotated[Optional[int], typer.Option(help="Stop after so many steps.", min=1)]
+
 MinutesOption = Annotated[Optional[float], typer.Option(help="Stop after so many minutes.", min=.01)]
+
+# %% ../nbs/79_cli.ipynb #f4a7a9a5
 EpochsOption = Annotated[int, typer.Option(help="Passes over the data, without --steps and --minutes.", min=1)]
+
 BatchOption = Annotated[int,
                         typer.Option(help="Pictures per step (of each process, if there are several).", min=1)]
+
 TtaOption = Annotated[bool,
                           typer.Option('--tta/--no-tta', help="Read unsure words again, cut out closer and wider, "
                                                          "and keep the surest reading.")]
+
+# %% ../nbs/79_cli.ipynb #1c1975c9
 EvaluateTtaOption = Annotated[Optional[bool],
                               typer.Option('--tta/--no-tta', help="Read unsure words again, cut out closer and wider; "
                                                                   "left out: with --as-read, as `read` does.")]
+
 DeviceOption = Annotated[str, typer.Option('--device', help="cpu, cuda (or cuda:1, ...), mps (Apple), or auto: "
                                                             "a GPU if there is one.")]
+
 AccumulateOption = Annotated[int,
                              typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
+
+# %% ../nbs/79_cli.ipynb #82a7f87c
 ClipOption = Annotated[Optional[float],
                        typer.Option(help="Largest norm of the gradient; left out: not clipped.")]
+
 CheckpointOption = Annotated[int,
                              typer.Option(help="Steps between checkpoints (in OUT/checkpoints; two are kept).",
                                           min=1)]
+
 ResumeOption = Annotated[bool, typer.Option('--resume', help="Go on from OUT's newest checkpoint, exactly; "
                                                              "without one, start.")]
+
+# %% ../nbs/79_cli.ipynb #52d07bff
 StreamOption = Annotated[bool, typer.Option('--stream', help="Read the data through, without an index: "
                                                              "for very large sets.")]
+
 WorkersOption = Annotated[int, typer.Option(help="Processes that decode pictures.", min=0)]
+
 LrOption = Annotated[Optional[float], typer.Option(help="Peak learning rate; left out: with muon 2e-3, from --reader 1e-4, "
                                                         "with new characters 4e-4; with adamw the paper's rule "
                                                         "(base · batch / 256).")]
+
 OptimizerOption = Annotated[Optional[str], typer.Option(help="muon or adamw; left out: muon for networks smaller than "
                                                              "ViT-S, adamw for others, as the papers.")]
+
+# %% ../nbs/79_cli.ipynb #dc51158a
 CompileOption = Annotated[bool,
                           typer.Option('--compile',
                                        help="Compile the networks' blocks: a slow start, then faster "
                                             "on GPUs.")]
+
 ImageColumnOption = Annotated[Optional[str],
                               typer.Option(help="Column of the pictures, or of their files' names, in a table or list.")]
+
 TextColumnOption = Annotated[Optional[str], typer.Option(help="Column of the texts in a table or list.")]
+
+# %% ../nbs/79_cli.ipynb #c7988247
 PatternOption = Annotated[Optional[str],
                           typer.Option(help="Regular expression whose group, in a file's name without suffix, is the "
                                             "label: '(.+)_[0-9]+' for word_0.jpg.")]
+
 OutsideOption = Annotated[float,
                           typer.Option(help="Largest share of labels with characters outside --charset; with more of "
                                             "them nothing is trained.", min=0, max=1)]
+
 BrokenOption = Annotated[float,
                          typer.Option(help="Largest share of broken pictures; with more of them the run ends.",
                                       min=0, max=1)]
@@ -127,6 +163,7 @@ def _from_config(context: typer.Context, path: Optional[Path]):
                            for key, value in given.items()}
     return path
 
+# %% ../nbs/79_cli.ipynb #20ddb99c
 def _save_config(context, path):
     "Write the options that were given, as TOML, and end"
     from mnsp.files import write_atomically
@@ -140,9 +177,12 @@ def _save_config(context, path):
     typer.echo(f'{path}: {len(lines)} options, for --config')
     raise typer.Exit
 
+# %% ../nbs/79_cli.ipynb #9ad24d74
 _not_kept = 'config', 'save_config', 'resume', 'help'
+
 ConfigOption = Annotated[Optional[Path], typer.Option('--config', is_eager=True, callback=_from_config,
                                                       help="TOML file of options; those given here go first.")]
+
 SaveConfigOption = Annotated[Optional[Path], typer.Option('--save-config', help="Write the options given to this TOML file, "
                                                                                 "and do nothing else.")]
 
@@ -190,6 +230,7 @@ def _together(command):
             with together(): return command(*args, **kwargs)
     return run
 
+# %% ../nbs/79_cli.ipynb #d239959c
 def _say(text, err=False):
     "Print, in one process"
     from mnsp.machine import rank
@@ -200,6 +241,7 @@ def _columns(image, text, pattern):
     "What is said of data besides their paths"
     return {k: v for k, v in dict(image=image, text=text, pattern=pattern).items() if v is not None}
 
+# %% ../nbs/79_cli.ipynb #0f1bdc58
 def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
     "The data of a run and its loader, shared out among the processes"
     from mnsp.data import word_loader
@@ -212,6 +254,7 @@ def _words(data, stream, seed, batch_size, workers, sampler=None, **labels):
     return dataset, word_loader(dataset, batch_size, shuffle=sampler is None, seed=seed, workers=workers,
                                 sampler=sampler, drop_last=full, **share)
 
+# %% ../nbs/79_cli.ipynb #65c28c90
 def _folder(out, option='--out'):
     "OUT, made and found writable by one process"
     from mnsp.machine import prepare_out, rank
@@ -226,6 +269,7 @@ def _own(out, context):
     if rank() == 0: context.with_resource(locked(out, 'wait for it, or give another --out'))
     return out
 
+# %% ../nbs/79_cli.ipynb #9fb1f4ca
 def _no_weights(out, resume):
     "ValueError rather than writing over weights to which neither a checkpoint in OUT nor a run just begun leads"
     from mnsp.checkpoints import begun, checkpoints
@@ -249,6 +293,7 @@ def _callbacks(out, every, resume, settings):
     if rank() == 0 and find_spec('tensorboard'): cbs.append(TensorBoard(out / 'tensorboard'))
     return cbs
 
+# %% ../nbs/79_cli.ipynb #c53a5ecc
 def _few(loader, steps, minutes, epochs, accumulate):
     "A note when the passes over a small data set are over before anything is learnt"
     n = epochs * len(loader) // accumulate
@@ -263,6 +308,7 @@ def _counted(paths, words):
     counts = [s.n for s in source.streams] if hasattr(source, 'streams') else [len(s) for s in source.sources]
     return [dict(path=p, pictures=n) for p, n in zip(paths, counts)]
 
+# %% ../nbs/79_cli.ipynb #527170b7
 def _write_down(out, resume, settings, data):
     "What the run was asked to do, with which data and code, in OUT/run.json; one that goes on adds a line to `begun`"
     from mnsp.files import write_atomically
@@ -295,6 +341,7 @@ def _train(train, out, save, every, resume, settings, data, bar, cbs=(), **how):
         _say(f'{stopped}; what there is was kept in {out}, and --resume goes on')
         raise typer.Exit(130)
 
+# %% ../nbs/79_cli.ipynb #8cc7a0ec
 def _pretrain(model, loader, out, every, resume, settings, **how):
     "Train and save a `Pretrainer` and its encoder"
     from mnsp import hub
@@ -315,11 +362,13 @@ _onward = ("Encoder to go on from: a pre-training's folder or a published file, 
 _settings = ("Change the method by name, several times if need be: mask_ratio=.6, mask=block, "
              "guide=strong, align=0, align_variance=.1, decoder.order=ca-sa, encoder.depth=4, ...")
 
+# %% ../nbs/79_cli.ipynb #543f2385
 def _encoder_at(path):
     "The encoder in a folder or a published file"
     from mnsp import hub
     return getattr(loaded := hub.load_model(path), 'encoder', loaded)
 
+# %% ../nbs/79_cli.ipynb #6e51a5e0
 def _method(name, preset, teacher, settings):
     "The configuration that is asked for, and the encoder of a frozen teacher"
     from dataclasses import replace
@@ -333,6 +382,7 @@ def _method(name, preset, teacher, settings):
     if teacher in (None, 'mae'): return cfg, None
     return cfg, _encoder_at(teacher)
 
+# %% ../nbs/79_cli.ipynb #5991ef8d
 def _from_encoder(path, cfg, settings):
     "The encoder that is gone on from, with the method's scales, and the configuration to match"
     from dataclasses import replace
@@ -394,14 +444,18 @@ def pretrain(
 
 # %% ../nbs/79_cli.ipynb #057ee0b3
 _encoder = "Folder of a pre-training, or a published file; left out: from scratch, tiny."
+
 _reader = ("A reader to go on from, decoder and known characters too: a fine-tuning's folder, a published "
            "recogniser's file, or packaged (the weights that `read` uses).")
 
 _valid = ("Labelled words that are not trained on, as --data; the weights that are kept are those that read "
           "them best, by the mean of exact words and WAICS (OUT/validation.csv).")
+
 _charset = ("Text file of the characters to read; left out: English, and what --reader knows.")
+
 _drop = "Let characters go that --reader knows and --charset lacks."
 
+# %% ../nbs/79_cli.ipynb #54b02b7d
 def _names(data):
     "What data are called, wherever they lie: a run that is taken up again may find them elsewhere"
     return [Path(d).name for d in data or ()]
@@ -414,6 +468,7 @@ def _start(encoder, reader):
     from mnsp.reading import packaged_weights
     return hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
 
+# %% ../nbs/79_cli.ipynb #70cbef4e
 def _characters(path, reader, drop):
     "The characters to read from now on: the file's, or all that the reader knows and those of English"
     from mnsp.charset import Charset, english
@@ -426,6 +481,7 @@ def _characters(path, reader, drop):
                          f"({gone[:40]}{'…' * (len(gone) > 40)}): add them, or let them go with --drop-characters")
     return new
 
+# %% ../nbs/79_cli.ipynb #6b5489db
 def _untrained(start, charset, max_len):
     "A recogniser of the size that fits the encoder it starts from"
     from mnsp.recognizer import Recognizer, recognizer_from, recognizer_small, recognizer_tiny
@@ -433,12 +489,14 @@ def _untrained(start, charset, max_len):
     cfg = preset(charset=charset.chars, max_len=max_len)
     return recognizer_from(start, cfg) if start else Recognizer(cfg)
 
+# %% ../nbs/79_cli.ipynb #6a7c4468
 def _tell(row):
     "A row of the validation as a line above the bar"
     from tqdm import tqdm
     when = f"step {row['step']}" if row['step'] else 'before'
     tqdm.write(f'{when}: ' + ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned')) + ' % of held-out words')
 
+# %% ../nbs/79_cli.ipynb #0e9dba4f
 def _validation(paths, every, out, workers, first, columns, charset):
     "What reads held-out words on the way, and keeps the best reader as OUT's"
     from mnsp import finetune as f
@@ -453,6 +511,7 @@ def _validation(paths, every, out, workers, first, columns, charset):
     return f.Validation(f.reading_scores(sources, workers=workers), every, out / 'validation.csv', first=first,
                         keep=lambda reader: hub.save_model(reader, out), tell=_tell)
 
+# %% ../nbs/79_cli.ipynb #2d1c744f
 def _which(validation):
     "Which weights were kept"
     if not (validation and validation.rows): return ''
@@ -564,6 +623,7 @@ def _to_evaluate(data, union14m, subset, columns):
         sources = {name: subset_from_list(source, subset) for name, source in sources.items()}
     return sources
 
+# %% ../nbs/79_cli.ipynb #88d53766
 def _rules(name):
     "How readings are compared"
     from mnsp.evaluate import chinese_rules, english_rules
@@ -571,6 +631,7 @@ def _rules(name):
     try: return english_rules if name == 'english' else chinese_rules()
     except ImportError as e: raise ValueError(str(e)) from None
 
+# %% ../nbs/79_cli.ipynb #a1be50cf
 def _draw(result, sources, folder):
     "Calibration, accuracy by length and height, confused letters, worst readings"
     from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
@@ -582,11 +643,13 @@ def _draw(result, sources, folder):
                         confusions=show_confusions(confusions(result.readings)))
         for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
 
+# %% ../nbs/79_cli.ipynb #6e9e846c
 def _file(path, option, kind):
     "An error now, not after the work, if no file can be written there"
     if path.is_dir(): raise ValueError(f"{option} {path}: is a folder; give a {kind} file")
     _folder(path.parent, option)
 
+# %% ../nbs/79_cli.ipynb #d9fd9c83
 def _write_readings(result, path):
     "Every reading as a row, wrong ones too; no text that a spreadsheet would take for a formula"
     from dataclasses import asdict
@@ -596,6 +659,7 @@ def _write_readings(result, path):
     rows = [{k: harmless(v) for k, v in asdict(r).items()} for r in result.readings]
     write_atomically(path, lambda p: write_rows(p, rows))
 
+# %% ../nbs/79_cli.ipynb #82d64f0a
 def _trained(weights, device):
     "A reader that is only to read, with its matrices rounded once"
     from mnsp.reading import Recognizer
@@ -603,6 +667,7 @@ def _trained(weights, device):
     where = _on(device)
     return rounded_weights(Recognizer.from_pretrained(weights).to(where))
 
+# %% ../nbs/79_cli.ipynb #2f4bb014
 def _exported(weights, **left_out):
     "A reader in an ONNX file, for which PyTorch is not imported; it has no such options"
     from mnsp.onnx import OnnxReader
@@ -625,6 +690,7 @@ def _trusted(result, least):
     of_these = f'{right:.2f} % of these are right' if share else 'so there is none to be right'
     return f'with confidence from {least:g}: {share:.2f} % of the pictures are read; {of_these}'
 
+# %% ../nbs/79_cli.ipynb #17069c78
 @app.command()
 @_together
 def evaluate(
@@ -699,18 +765,22 @@ def _files(pictures, stdin):
         elif os.path.isdir(path): yield from [str(Path(path) / name) for name in find_images(path)] or [path]
         else: yield path
 
+# %% ../nbs/79_cli.ipynb #656cd3b8
 def _quiet_end():
     "Whoever was reading our output has gone (`mnsp read … | head`)"
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(141)
 
 _breaks = re.compile(r'[\t\r\n]')
+
 _controls = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
+# %% ../nbs/79_cli.ipynb #1f574334
 def _escaped(text, which=_controls):
     "Characters that do something, as Python writes them"
     return which.sub(lambda c: ascii(c[0])[1:-1], text)
 
+# %% ../nbs/79_cli.ipynb #319aaa65
 def _answer(name, reading, as_json, say, **more): # -> is it an error?
     "Print one answer"
     if isinstance(name, bytes): name = '-'
@@ -724,6 +794,7 @@ def _answer(name, reading, as_json, say, **more): # -> is it an error?
     elif not failed: say(f'{_escaped(name, _breaks)}\t{reading.text}\t{reading.confidence:.3f}')
     return failed
 
+# %% ../nbs/79_cli.ipynb #93022af9
 def _hint(hints, total):
     "What may be wrong with some of the pictures, in one line: name -> `Reading.hint`"
     if not hints: return
@@ -731,6 +802,7 @@ def _hint(hints, total):
     others = f' and {more} more of {total}' if more else ''
     typer.echo(f'mnsp: note: {name}{others}: {hint}', err=True)
 
+# %% ../nbs/79_cli.ipynb #42af48b6
 def _lexicon(path):
     "The words of a file, one a line"
     try: lines = path.read_text(encoding='utf-8-sig').splitlines()
@@ -738,6 +810,7 @@ def _lexicon(path):
         raise ValueError(f"--lexicon {path}: cannot be read as a list of words in UTF-8 ({e})") from None
     return [word for line in lines if (word := line.strip())]
 
+# %% ../nbs/79_cli.ipynb #fec595dd
 def _drawable(path):
     "An error now, not after the reading, if no picture can be written there"
     from matplotlib.backend_bases import FigureCanvasBase
@@ -772,8 +845,10 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
 
 # %% ../nbs/79_cli.ipynb #559f5324
 most_drawn = 24 # pictures on the sheet of `read --attention`
+
 _detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
 
+# %% ../nbs/79_cli.ipynb #c64f4f5b
 @app.command()
 def read(
     pictures: Annotated[list[str],
@@ -876,11 +951,15 @@ def export(
 
 # %% ../nbs/79_cli.ipynb #00000012
 data_app = typer.Typer(no_args_is_help=True, help="Crop, check, convert, cache, split and label data sets.")
+
 app.add_typer(data_app, name='data')
+
 _source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner/name, "
                 "or a JSON file with a mixture.")
+
 SourceArgument = Annotated[str, typer.Argument(help=_source_help)]
 
+# %% ../nbs/79_cli.ipynb #ce22c9e3
 @data_app.command('check')
 def data_check(
     source: SourceArgument,
@@ -918,6 +997,7 @@ def data_convert(
     source = open_source(source, **_columns(image_column, text_column, pattern))
     typer.echo(str(convert(source, destination, kind, outside=outside)))
 
+# %% ../nbs/79_cli.ipynb #07c0360f
 @data_app.command('cache')
 def data_cache(
     source: SourceArgument,
@@ -933,6 +1013,7 @@ def data_cache(
     source = open_source(source, **_columns(image_column, text_column, pattern))
     typer.echo(str(cache(source, destination, (height, width), workers)))
 
+# %% ../nbs/79_cli.ipynb #193bc8b8
 @data_app.command('split')
 def data_split(
     source: SourceArgument,
@@ -967,6 +1048,7 @@ def data_label(
 _boxes = ("Boxes, a file or a folder of files: ICDAR, MLT, COCO-Text, TextOCR, Total-Text, CTW1500, ArT, COCO, YOLO, docTR, "
           "mmocr, PPOCRLabel, Label Studio, LabelMe, VIA. With --detect: a folder of photographs.")
 
+# %% ../nbs/79_cli.ipynb #f4e15f86
 @data_app.command('crop')
 def data_crop(
     annotations: Annotated[Path, typer.Argument(help=_boxes)],
@@ -997,6 +1079,7 @@ def _as_options(message): # of an error
         return name if found[2] or found[3] else f'{name} '
     return re.sub(pattern, option, message)
 
+# %% ../nbs/79_cli.ipynb #aa0f3cd5
 class _Plain:
     "A stream to which names and labels may be written that hold anything: no control character goes through"
     def __init__(self, stream):
@@ -1006,6 +1089,7 @@ class _Plain:
     def __getattr__(self, name): return getattr(self.stream, name)
     def write(self, text): return self.stream.write(_escaped(text))
 
+# %% ../nbs/79_cli.ipynb #b65c650f
 def main():
     "The `mnsp` command"
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')              # before PyTorch is loaded

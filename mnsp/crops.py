@@ -34,6 +34,7 @@ def spaced(line, n): # [m, 2]
     along = np.r_[0, np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))]
     return np.stack([np.interp(np.linspace(0, along[-1], n), along, line[:, k]) for k in (0, 1)], 1)
 
+# %% ../nbs/32_crops.ipynb #6529b34a
 def edges(points): # of a polygon
     "Upper and lower edge from left to right, two float arrays [n, 2]"
     half = (len(points)+1)//2
@@ -46,6 +47,7 @@ def extent(top, bottom): # of the word, along its edges
     def length(line): return np.linalg.norm(np.diff(line, axis=0), axis=1).sum()
     return (length(top)+length(bottom))/2, np.linalg.norm(top-bottom, axis=1).mean()
 
+# %% ../nbs/32_crops.ipynb #debe5879
 def widened(top, bottom, margin): # share of the height
     "Edges further apart and longer by a margin on each side"
     across, room = margin*(top-bottom), margin*extent(top, bottom)[1]
@@ -56,12 +58,14 @@ def widened(top, bottom, margin): # share of the height
         return line
     return longer(top+across), longer(bottom-across)
 
+# %% ../nbs/32_crops.ipynb #f1a9ebd1
 def perspective(target, source): # four points each
     "The eight numbers with which Pillow looks up `target`'s pixels in the source"
     rows = [row for (x, y), (u, v) in zip(target, source)
             for row in ([x, y, 1, 0, 0, 0, -u*x, -u*y], [0, 0, 0, x, y, 1, -v*x, -v*y])]
     return np.linalg.solve(np.array(rows), np.ravel(source)).tolist()
 
+# %% ../nbs/32_crops.ipynb #a630f9ac
 def straightened(im, points, margin=0.): # PIL picture; margin: share of the word's height
     "The word within the polygon, level, in its own size"
     if not np.isfinite(points).all(): raise BrokenImage('box', 'outside')
@@ -106,6 +110,7 @@ def find_photos(names, images, annotations): # folder or None; path
             raise DataError(f"{annotations}: several pictures are called {stem}: {same[0]}, {same[1]}; give --images")
         yield same[0] if same else None
 
+# %% ../nbs/32_crops.ipynb #26ef032c
 def upright_points(points, turn, size): # EXIF's number; (width, height) of the unturned picture
     "Where points of the stored picture are in the upright one"
     w, h = size
@@ -113,6 +118,7 @@ def upright_points(points, turn, size): # EXIF's number; (width, height) of the 
            6: lambda x, y: (h-y, x), 7: lambda x, y: (h-y, w-x), 8: lambda x, y: (y, w-x)}.get(turn, lambda x, y: (x, y))
     return [way(x, y) for x, y in points]
 
+# %% ../nbs/32_crops.ipynb #ea665b6c
 def open_photo(path, name): # → RGB picture, upright; (width, height) as it is stored; EXIF's number
     "A photograph; a JPEG of too many pixels smaller"
     try:
@@ -125,6 +131,7 @@ def open_photo(path, name): # → RGB picture, upright; (width, height) as it is
         upright = {3: 180, 6: 270, 8: 90}.get(turn)
         return to_rgb(im.rotate(upright, expand=True) if upright else im), stored, turn
 
+# %% ../nbs/32_crops.ipynb #480dde3c
 class Photos(Source):
     "Annotated photographs; an item is a whole one, and `words(i)` are its boxes in pixels of the upright picture"
     def __init__(self,
@@ -145,11 +152,13 @@ class Photos(Source):
         if self.files[i] is None: raise BrokenImage(self.photos[i].name, 'missing')
         return in_place(self.files[i], self.photos[i])
 
+# %% ../nbs/32_crops.ipynb #9f159a58
 def in_place(file, photo): # path of its picture, `Photo`
     "(the picture, its boxes in pixels of it)"
     im, stored, turn = open_photo(file, photo.name)
     return im, [b._replace(points=tuple(p)) for b, p in zip(photo.boxes, placed(photo, im.size, stored, turn))]
 
+# %% ../nbs/32_crops.ipynb #f7490d20
 def words_of(file, photos, annotations): # of `read_boxes`; their path, for messages
     "(the picture, its boxes) of one photograph: what has its name in the annotations, or is alone there"
     same = [p for p in photos if Path(file).stem in (p.name, PurePosixPath(p.name).stem)] or photos
@@ -158,6 +167,7 @@ def words_of(file, photos, annotations): # of `read_boxes`; their path, for mess
                         f"{Path(file).stem}; give a file of this photograph alone")
     return in_place(file, same[0])
 
+# %% ../nbs/32_crops.ipynb #026f108e
 def placed(photo, size, stored, turn): # (width, height) of the upright picture, of the stored one; EXIF's number
     "The boxes' points in pixels of the upright picture"
     full = stored[::-1] if turn > 4 else stored                        # `size` may be smaller
@@ -185,6 +195,7 @@ def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or 
         found.append((box, crop, why, tall))
     return found
 
+# %% ../nbs/32_crops.ipynb #e184b5b4
 class Cutting(Dataset):
     "For worker processes: PNG files, and what was left out, of each photograph"
     def __init__(self, photos, first, options): self.photos, self.first, self.options = photos, first, options
@@ -195,6 +206,7 @@ class Cutting(Dataset):
         kept = [(as_png(crop), box, tall) for box, crop, _, tall in found if crop]
         return kept, [why for _, crop, why, _ in found if crop is None], None
 
+# %% ../nbs/32_crops.ipynb #40428c07
 @dataclass
 class Cropped:
     "What was made"
@@ -227,6 +239,7 @@ def folders_of(photos): # → a folder for each photograph
         names.append(name if taken[name] == 1 else f'{name}_{taken[name]}')
     return names
 
+# %% ../nbs/32_crops.ipynb #9f6b8c23
 def crop(
     annotations,  # file or folder, in any of the formats of `read_boxes`
     dst,          # folder to make; must not exist
@@ -258,8 +271,10 @@ def crop(
                 rows = []
         return ended(part, len(photos))
 
+# %% ../nbs/32_crops.ipynb #ae5e04d6
 def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
 
+# %% ../nbs/32_crops.ipynb #e9641674
 def saved(folder, name, photo, kept):
     "Write the crops of a photograph; → rows of origin.tsv"
     if kept: (folder/'images'/name).mkdir(parents=True, exist_ok=True)
@@ -271,6 +286,7 @@ def saved(folder, name, photo, kept):
         rows.append('\t'.join((file, on_a_line(photo), points, str(int(tall)), on_a_line(box.text or '')))+'\n')
     return rows
 
+# %% ../nbs/32_crops.ipynb #f70cf6c2
 def ended(part, n):
     "Write labels.tsv where there are texts, and move the result to its place"
     state = part.state
@@ -292,6 +308,7 @@ def rapidocr():
     def found(im): return engine(np.asarray(im)[..., ::-1], use_det=True, use_cls=False, use_rec=False).boxes
     return lambda im: [] if (boxes := found(im)) is None else np.asarray(boxes).tolist()
 
+# %% ../nbs/32_crops.ipynb #f9570f02
 def doctr(): # not tried
     "The same with docTR's detector"
     from doctr.models import detection_predictor
@@ -303,6 +320,7 @@ def doctr(): # not tried
         return (corners*im.size).tolist()
     return found
 
+# %% ../nbs/32_crops.ipynb #6527b1f2
 detectors = dict(rapidocr=rapidocr, doctr=doctr)
 
 def detector(name):
@@ -313,11 +331,13 @@ def detector(name):
         package = dict(rapidocr='rapidocr onnxruntime', doctr='python-doctr')[name]
         raise DataError(f"{name} is not installed ({e}): pip install {package}") from None
 
+# %% ../nbs/32_crops.ipynb #1c391782
 def boxes_found(file, find): # of `detector`
     "(the photograph, its boxes)"
     im, _, _ = open_photo(file, file)
     return im, [word(points) for points in find(im)]
 
+# %% ../nbs/32_crops.ipynb #530b2d14
 def detect(images, out, find, bar=True): # folder; JSON file to write; of `detector`
     "Find words in all pictures of a folder; what was found before is kept, so that it goes on when called again"
     images, out = Path(images), Path(out)

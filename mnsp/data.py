@@ -49,6 +49,7 @@ def words_that_fit(source: Source, charset, max_len: int) -> np.ndarray: # `char
 # %% ../nbs/28_data.ipynb #43069f9c
 scanned = 1_000_000 # items; the labels of a larger source are not gone through at the start
 
+# %% ../nbs/28_data.ipynb #d5e6ee78
 class WordDataset(Dataset):
     "Pictures as uint8 [3,H,W] with targets; broken ones replaced, counted, reported"
     def __init__(self,
@@ -96,6 +97,7 @@ def gone_through(self:WordDataset) -> WordDataset:
     return WordDataset(self.source, self.size, self.charset, self.max_len, self.seed, self.on_broken,
                        self.max_broken, scan=True)
 
+# %% ../nbs/28_data.ipynb #978e6126
 @patch
 def _to_scan(self:WordDataset, scan):
     "Whether to go through the labels at the start"
@@ -153,6 +155,7 @@ def _target(self:WordDataset, i):
     "Ids, or the index without a character set"
     return i if self.charset is None else self.charset.encode(self.label(i), self.max_len)
 
+# %% ../nbs/28_data.ipynb #f7995e3a
 @patch
 def __getitem__(self:WordDataset, i: int) -> tuple:
     "Picture uint8 [3,H,W] and target; a substitute when the picture is broken"
@@ -170,6 +173,7 @@ def check(self:WordDataset):
         raise DataError(f"{n} of {len(self)} pictures are broken, more than "
                         f"{self.max_broken:.0%}; {self._listed()}; `mnsp data check` lists them all")
 
+# %% ../nbs/28_data.ipynb #6d3d6e36
 @patch
 def broken(self:WordDataset) -> list:
     "The broken pictures met so far: list of (name, reason)"
@@ -304,6 +308,7 @@ def collate(items: list | Batch) -> list:
 # %% ../nbs/28_data.ipynb #a90bcd6d
 _stops = {signal.SIGINT, signal.SIGTERM}
 
+# %% ../nbs/28_data.ipynb #38a33096
 def leave_signals(worker: int = 0): # its number, as `DataLoader` tells it
     "In a reading process: what ends a run is the parent's business, and only the parent ends this process"
     parent = os.getppid()
@@ -340,6 +345,7 @@ _why = dict(SIGKILL='the system does that when the memory is used up: give fewer
                     'batch_size',
             SIGBUS='a file was cut short while it was read, or the shared memory (/dev/shm) is full')
 
+# %% ../nbs/28_data.ipynb #7aa17122
 def from_workers(loader: DataLoader) -> Iterator:
     "Its batches; ChildProcessError when a reading process is gone"
     batches = None
@@ -518,6 +524,7 @@ def label(self:Cached, k: int) -> str | None:
     text = self.dataset.label(int(self.shown[self.rows[k]]))
     return self.change(text) if self.change and text is not None else text
 
+# %% ../nbs/28_data.ipynb #5e1fbe3b
 @patch
 def with_charset(self:Cached,
     charset=None, # `Charset`: targets are ids; None: indices

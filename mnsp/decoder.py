@@ -113,6 +113,7 @@ def place(self:Decoder, tokens: torch.Tensor, scale: int, keep: torch.Tensor | N
     tokens = (tokens if keep is None else fill_grid(tokens, keep, len(where), self.mask_token)) + where
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
+# %% ../nbs/15_decoder.ipynb #5d3c9d35
 @patch
 def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts of the sequence after [cls]
     "Put the placed coarse tokens beside the grid's, or add them to those"
@@ -120,6 +121,7 @@ def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts o
     maps = coarse.transpose(1, 2).unflatten(2, self.grids[scale - 1])
     return [grid + F.interpolate(maps, self.grids[scale], mode='bilinear').flatten(2).transpose(1, 2)]
 
+# %% ../nbs/15_decoder.ipynb #a27fbb7b
 @patch
 def forward(self:Decoder,
     visible: torch.Tensor, # [B, 1 + n, D] from the encoder, [cls] first

@@ -69,6 +69,7 @@ class DemoData:
     max_len: int
     about: str
 
+# %% ../nbs/77_demo.ipynb #9e0ffdc4
 def held_out_words(n: int = 1000) -> dict: # name -> source
     "The rendered words that the demo reports: held out by their letters, the same whatever the seed"
     return {'rendered': SynthWords(demo_world(), n, seed=1, split='valid')}
@@ -185,6 +186,7 @@ def sample_images(dataset, n: int = 24) -> torch.Tensor: # uint8 [n, 3, H, W]
     n = min(n, len(dataset))
     return torch.stack([dataset[i * len(dataset) // n][0] for i in range(n)])
 
+# %% ../nbs/77_demo.ipynb #fbfd7024
 def show_sheet(images: torch.Tensor, columns: int = 6) -> plt.Figure:
     "Pictures side by side"
     rows = -(-len(images) // columns)

@@ -51,6 +51,7 @@ class Calibration:
                           f'{self.n.sum()} readings'
                                   + f', {self.left_out} broken pictures left out' * (self.left_out > 0)])
 
+# %% ../nbs/61_diagnosis.ipynb #0223f7e5
 def calibration(
     readings: list, # of `ScoredReading`, such as `evaluation.readings`
     bins: int = 10, # of equal width over 0..1
@@ -101,6 +102,7 @@ class Group:
         return f'{self.low}' if self.low == self.high else f'{self.low}+' if self.high == math.inf else \
                f'{self.low}–{self.high:.0f}'
 
+# %% ../nbs/61_diagnosis.ipynb #5cd89046
 def wilson(
     right: int, # how many are right
     n: int, # of so many
@@ -110,6 +112,7 @@ def wilson(
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return max(0., (middle - half) / (1 + z**2 / n)), min(1., (middle + half) / (1 + z**2 / n))
 
+# %% ../nbs/61_diagnosis.ipynb #b3944b48
 def accuracy_by(
     readings: list, # of `ScoredReading`
     number: Callable, # reading -> int
@@ -135,6 +138,7 @@ def by_length(
     "Accuracy by the number of characters of the label; broken pictures count, as wrong"
     return accuracy_by(readings, lambda r: len(r.true), starts)
 
+# %% ../nbs/61_diagnosis.ipynb #bb6e5b69
 def by_height(
     readings: list, # of `ScoredReading`
     starts: tuple = (1, 8, 12, 16, 24, 32, 48, 64, 96, 128), # pixels
@@ -142,6 +146,7 @@ def by_height(
     "Accuracy by the height of the original picture; pictures of unknown height (broken) are left out"
     return accuracy_by([r for r in readings if r.height], lambda r: r.height, starts)
 
+# %% ../nbs/61_diagnosis.ipynb #963ac1d5
 def groups_table(
     groups: list, # of `Group`
     name: str, # of the number, with its unit
@@ -186,6 +191,7 @@ def confusions(
             found['' if kind == 'insert' else r.true[i], '' if kind == 'delete' else r.pred[j]] += 1
     return found
 
+# %% ../nbs/61_diagnosis.ipynb #8ba6d7b1
 def confusions_table(
     found: Counter, # from `confusions`
     n: int = 20, # the most frequent
@@ -194,6 +200,7 @@ def confusions_table(
     lines = [f'{count:6d}  {true or "∅"} → {read or "∅"}' for (true, read), count in found.most_common(n)]
     return '\n'.join([f'{sum(found.values()):6d}  changes from label to reading; ∅: nothing', *lines])
 
+# %% ../nbs/61_diagnosis.ipynb #799eeed6
 def text_fonts() -> list: # names of font families
     "DejaVu and the fonts of this machine that have Chinese characters"
     installed = {f.name for f in font_manager.fontManager.ttflist}
@@ -201,6 +208,7 @@ def text_fonts() -> list: # names of font families
             'PingFang SC')
     return ['DejaVu Sans', *(name for name in wide if name in installed)]
 
+# %% ../nbs/61_diagnosis.ipynb #9e03d5ea
 def show_confusions(
     found: Counter, # from `confusions`
     n: int = 20, # the characters that are misread most often

@@ -32,10 +32,12 @@ def shapes_alone():
     "Models built in here have shapes and no numbers: no memory is taken, and nothing drawn or computed"
     with torch.device('meta'), _Undrawn(): yield
 
+# %% ../nbs/12_encoder.ipynb #9c013130
 def only_shapes() -> bool:
     "Is this within `shapes_alone`? PyTorch loads its compiler, for seconds, to compute on its device `meta`"
     return torch.get_default_device().type == 'meta'
 
+# %% ../nbs/12_encoder.ipynb #3090bc60
 def sincos(
     position: torch.Tensor, # [N] in units of finest-grid cells
     dim: int, # even number of dimensions
@@ -45,6 +47,7 @@ def sincos(
     angle = position.double()[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1).float()
 
+# %% ../nbs/12_encoder.ipynb #0b6f4537
 def position_table(
     grid: tuple, # (rows, cols) of the tokens to place
     finest: tuple, # (rows, cols) of the finest grid, the unit of length
@@ -148,6 +151,7 @@ def check(self:Encoder, images: torch.Tensor, scale: int):
         raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got "
                          f"{list(images.shape)}; resize them first")
 
+# %% ../nbs/12_encoder.ipynb #ce3f2bbb
 @patch
 def tokens(self:Encoder,
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
@@ -159,6 +163,7 @@ def tokens(self:Encoder,
     x = self.patch_embed((images.float() - self.mean) / self.std) + getattr(self, f'positions{scale}')
     return x + self.scale_embed[scale] if self.cfg.n_scales > 1 else x
 
+# %% ../nbs/12_encoder.ipynb #9bb7567b
 @patch
 def forward(self:Encoder,
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255

@@ -38,9 +38,12 @@ _SHARED = (
     'in Unicode NFC, without white space around them; '
     'every picture counted once, one that cannot be opened is wrong; '
     'avg: mean over sets; w_avg: mean over words')
+
 CONVENTION = (
     'waics: only 0-9 a-z A-Z count, lower-cased, on both sides, so an unknown character counts for nothing; '
     'case_insensitive (no case): both lower-cased, symbols count; ' + _SHARED)
+
+# %% ../nbs/51_evaluate.ipynb #2f834c9d
 CHINESE_CONVENTION = (
     'sentence: FudanVI rules on both sides: full-width U+FF01-FF5E to half-width, lower case, no white space, '
     'traditional to simplified, then equal; ' + _SHARED)
@@ -52,6 +55,7 @@ def waics_text(
     "The part of a text that WAICS looks at"
     return re.sub('[^0-9a-zA-Z]', '', s).lower()
 
+# %% ../nbs/51_evaluate.ipynb #219723f7
 def is_waics(
     pred: str, # what was read
     true: str, # what is written
@@ -66,6 +70,7 @@ def half_width(s: str) -> str:
     "Full-width letters, digits and marks as ordinary ones"
     return s.translate(_HALF_WIDTH)
 
+# %% ../nbs/51_evaluate.ipynb #9f46ae2b
 def zhconv_simplify() -> Callable: # text -> text
     "Traditional to simplified characters by the package zhconv; ImportError where it is not installed"
     try: zhconv = import_module('zhconv')
@@ -74,6 +79,7 @@ def zhconv_simplify() -> Callable: # text -> text
                           "or give simplify=, a function from text to text") from None
     return lambda s: zhconv.convert(s, 'zh-cn')
 
+# %% ../nbs/51_evaluate.ipynb #c5de2ea7
 def chinese_text(
     s: str, # a label or a reading
     simplify: Callable, # text -> text
@@ -93,6 +99,7 @@ class Rules:
 
 english_rules = Rules('waics', waics_text, CONVENTION)
 
+# %% ../nbs/51_evaluate.ipynb #0daca326
 def chinese_rules(
     simplify: Callable | None = None, # text -> text, traditional to simplified; None: the package zhconv
 ) -> Rules:
@@ -109,6 +116,7 @@ class Score(TypedDict):
     exact: float # right as they are
     ned: float # mean normalised edit similarity
 
+# %% ../nbs/51_evaluate.ipynb #e5bfb345
 def score(
     preds: list, # readings; None: no reading, counted wrong
     trues: list, # labels, in the same order
@@ -194,6 +202,7 @@ def _columns(evaluation):
     if evaluation.metric != 'waics': keys = [evaluation.metric, 'exact', 'ned']
     return keys, [{'case_insensitive': 'no case'}.get(k, k) for k in keys]
 
+# %% ../nbs/51_evaluate.ipynb #5ccc620a
 def _table(evaluation):
     "Lines of `Evaluation.table`"
     width, (keys, titles) = max(map(len, [*evaluation.sets, 'w_avg'])), _columns(evaluation)
@@ -204,6 +213,7 @@ def _table(evaluation):
               for name, mean in (('avg', evaluation.mean), ('w_avg', evaluation.weighted_mean))]
     return '\n'.join([*lines, *evaluation.notes(), evaluation.convention.replace('; ', '\n')])
 
+# %% ../nbs/51_evaluate.ipynb #4d60782f
 def _notes(evaluation):
     "Lines of `Evaluation.notes`"
     lines = []
@@ -234,6 +244,7 @@ def _device(reader):
     parameter = next(owner.parameters(), None) if isinstance(owner, nn.Module) else None
     return None if parameter is None else parameter.device
 
+# %% ../nbs/51_evaluate.ipynb #cdff520e
 def known_labels(name, source):
     "All labels of a source, or an error that says which source has none"
     raw = [raw_label(source, i) for i in range(len(source))]
@@ -302,6 +313,7 @@ def read_source(
         if i not in broken: raise ValueError("reader answered fewer readings than there are pictures; it must give one each")
         yield broken.pop(i)
 
+# %% ../nbs/51_evaluate.ipynb #83f27b40
 def _as_they_are(read_each, words, bar, name): # -> answers in the order of the words, and {place: why it is broken}
     "The answers of a reader that takes pictures as they are"
     answers, broken = [], {}
@@ -358,6 +370,7 @@ def _readings(set, words, labels, answers, broken, rules):
                                       height=int(words.heights[k])))
     return rows
 
+# %% ../nbs/51_evaluate.ipynb #06c267fc
 def score_readings(
     readings: list, # of `ScoredReading`, all pictures of all sets
     rules: Rules = english_rules,
@@ -408,6 +421,7 @@ def merge_readings(
                              "process its own part")
     return score_readings(sorted(readings, key=lambda r: (place[r.set], r.index)), rules)
 
+# %% ../nbs/51_evaluate.ipynb #bb95c562
 def evaluate_distributed(
     reader, # as for `evaluate`, in every process
     sources: dict, # the same in every process

@@ -21,6 +21,7 @@ except ImportError: fcntl = None # Windows
 # %% ../nbs/20_files.ipynb #00000006
 _held = set() # (process, folder): the system gives a process its own lock twice
 
+# %% ../nbs/20_files.ipynb #245146dc
 @contextmanager
 def locked(folder: str | Path, remedy: str = 'wait for it, or give another folder'):
     "Hold a folder alone while it lasts; BlockingIOError says who has it"
@@ -38,6 +39,7 @@ def locked(folder: str | Path, remedy: str = 'wait for it, or give another folde
             _held.discard(own)
             with suppress(OSError): file.unlink()
 
+# %% ../nbs/20_files.ipynb #dc3fd1dd
 def _take(f, file):
     "Lock an open file, if nobody else has; not one that its owner has just removed"
     if fcntl is None: return True

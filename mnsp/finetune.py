@@ -85,6 +85,7 @@ def begin(self: ShortFirst, epoch, position=None):
         self.longest = position['longest']
         self.generator.set_state(position['random'])
 
+# %% ../nbs/53_finetune.ipynb #71d20d96
 def state_after(self: ShortFirst, loader):
     "Where it stands after what `loader` handed out; words that were drawn ahead wait"
     drawn = self.drawn + self.waiting[len(self.drawn):]
@@ -134,6 +135,7 @@ def reading_scores(
         return dict(mean=round((scores['exact'] + scores['waics']) / 2, 2), **scores)
     return measure
 
+# %% ../nbs/53_finetune.ipynb #e358332c
 class Validation(Callback):
     "Every so many steps, and at the end, measure the reader; keep the rows, and the best reader"
     order, run_valid = 76, False                                    # before the checkpoint of the same step
@@ -183,6 +185,7 @@ class Augment(Callback):
     def before_batch(self):
         if self.training: self.learn.xb = (self.augment(self.xb[0], self.generator), *self.xb[1:])
 
+# %% ../nbs/53_finetune.ipynb #40fb1941
 class TeacherForcing(Callback):
     "Give the model the true characters beside the picture"
     order, run_valid = -4, True

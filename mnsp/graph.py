@@ -95,6 +95,7 @@ def smaller(
         model.graph.node.insert(0, helper.make_node('Cast', [stored.name], [name], to=TensorProto.FLOAT))
     return model
 
+# %% ../nbs/73_graph.ipynb #bbe59c38
 def export_onnx(
     recognizer: Recognizer,
     path: str | Path, # file to write

@@ -58,6 +58,7 @@ def frame_corners(
     i = torch.arange(4, device=device)
     return torch.stack([((i == 1) | (i == 2)) * 2. - 1, (i > 1) * 2. - 1], 1).expand(n, 4, 2)
 
+# %% ../nbs/13_guidance.ipynb #3b7cef1a
 def homography(
     corners: torch.Tensor, # float [B, 4, 2], in the order of `frame_corners`
 ) -> torch.Tensor: # float [B, 3, 3]
@@ -80,6 +81,7 @@ def crop(
     near, far = sides[:, None, :2], sides[:, None, 2:]
     return corners * (1 - near - far) + near - far
 
+# %% ../nbs/13_guidance.ipynb #febf42d8
 def turn(
     corners: torch.Tensor, # float [B, 4, 2]
     degrees: torch.Tensor, # float [B], rotation
@@ -122,6 +124,7 @@ def filter_kernel(
     k = k + 9 * alpha[:, None, None] * (k - F.avg_pool2d(k[:, None], 3, 1, 1)[:, 0])
     return k / k.sum((1, 2), keepdim=True)
 
+# %% ../nbs/13_guidance.ipynb #31c841f3
 def filter_each(
     x: torch.Tensor, # float [B, C, H, W]
     kernel: torch.Tensor, # float [B, k, k], k odd
@@ -134,9 +137,12 @@ def filter_each(
 
 # %% ../nbs/13_guidance.ipynb #00000019
 _grey = .299, .587, .114
+
 _yiq = torch.tensor([_grey, (.596, -.274, -.322), (.211, -.523, .312)])
+
 _quarter = (torch.linalg.inv(_yiq) @ torch.tensor([[0., 0, 0], [0, 0, -1], [0, 1, 0]]) @ _yiq).tolist()
 
+# %% ../nbs/13_guidance.ipynb #a9643c94
 def colour_matrix(
     saturation: torch.Tensor, # float [B], 1: unchanged, 0: grey
     hue: torch.Tensor, # float [B], turns, 0: unchanged
@@ -147,6 +153,7 @@ def colour_matrix(
     rows = [[_grey[j] + c * ((i == j) - _grey[j]) + s * _quarter[i][j] for j in range(3)] for i in range(3)]
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
+# %% ../nbs/13_guidance.ipynb #468584ab
 def recolour(
     x: torch.Tensor, # float [B, 3, H, W], 0..255
     matrix: torch.Tensor, # float [B, 3, 3]
@@ -158,6 +165,7 @@ def recolour(
     matrix = (contrast * brightness)[:, None, None] * matrix
     return torch.baddbmm(offset[:, None, None], matrix, x.flatten(2)).view_as(x)
 
+# %% ../nbs/13_guidance.ipynb #82d8c43e
 def _mean_grey(x):
     "Mean grey of every sample, without constants that would have to be sent to the device"
     return sum(weight * m for weight, m in zip(_grey, x.mean((2, 3)).unbind(1)))
@@ -183,6 +191,7 @@ def likeness(
     had, has = a.square().mean(1).sqrt(), b.square().mean(1).sqrt()
     return had, has, (a * b).mean(1).abs() / (had * has).clamp(min=1e-3)
 
+# %% ../nbs/13_guidance.ipynb #b4844026
 def keep_readable(
     before: torch.Tensor, # float [B, 3, H, W], 0..255
     after: torch.Tensor, # float [B, 3, H, W], 0..255: the same in other colours
@@ -222,6 +231,7 @@ class Strength:
                  'blur', 'contrast', 'solarize', 'grayscale')
         return tuple(name for name in names if getattr(self, name) is not None)
 
+# %% ../nbs/13_guidance.ipynb #e3879f20
 levels = dict(
     weak=Strength(distort=None, perspective=None, sharpen=None, blur=None, contrast=None, solarize=None,
                   grayscale=None, jitter_p=0., grey_p=0., at_least=1),
@@ -262,6 +272,7 @@ def draw_displacement(
     shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
     return torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
 
+# %% ../nbs/13_guidance.ipynb #fdb54e87
 def change_geometry(
     x: torch.Tensor, # float [B, C, H, W]
     strength: Strength,
@@ -286,6 +297,7 @@ def change_sharpness(
     alpha = torch.where(on['sharpen'], draws.uniform(0, s.sharpen), none) if s.sharpen else none
     return filter_each(x, filter_kernel(sigma, alpha)).clamp_(0, 255)
 
+# %% ../nbs/13_guidance.ipynb #a36b6d07
 def change_colours(
     x: torch.Tensor, # float [B, 3, H, W], 0..255
     strength: Strength,
@@ -314,6 +326,7 @@ def full_precision(device: torch.device):
     "Context without mixed precision on that device"
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
+# %% ../nbs/13_guidance.ipynb #7a853478
 @torch.no_grad()
 def in_parts(
     change, # (uint8 [B, 3, H, W], `Draws`) -> uint8 [B, 3, H, W]
@@ -326,6 +339,7 @@ def in_parts(
     with full_precision(x.device):
         return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
 
+# %% ../nbs/13_guidance.ipynb #2595a841
 def _check(x):
     "uint8 [B, 3, H, W], or a ValueError"
     if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:

@@ -37,6 +37,7 @@ class WeightsError(ValueError):
 
 _kinds = 'Encoder', 'Pretrainer', 'Recognizer'
 
+# %% ../nbs/70_hub.ipynb #e2ac7914
 def model_kind(model: nn.Module) -> str: # one of `_kinds`
     "What a model is, a subclass like the class it is made from"
     if isinstance(model, Recognizer): return 'Recognizer'
@@ -45,6 +46,7 @@ def model_kind(model: nn.Module) -> str: # one of `_kinds`
     if isinstance(model, Pretrainer): return 'Pretrainer'
     raise WeightsError(f"{type(model).__name__} is not one of {', '.join(_kinds)}")
 
+# %% ../nbs/70_hub.ipynb #ec537a98
 def save_model(
     model: nn.Module, # `Encoder`, `Pretrainer` or `Recognizer`
     path: str | Path, # folder, made if missing
@@ -91,6 +93,7 @@ def build(config: dict, where: str) -> nn.Module:
         why = (str(e).splitlines() or [''])[0][:200]
         raise WeightsError(f"{where}: the configuration does not fit this version: {type(e).__name__} {why}") from None
 
+# %% ../nbs/70_hub.ipynb #4bdee442
 def untrained_reader(cfg: RecognizerConfig) -> Recognizer:
     "A recogniser with all that people need to read pictures"
     import_module('mnsp.reading')                                   # here, since that room needs this one
@@ -112,6 +115,7 @@ def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it)
     except (SafetensorError, OSError) as e:
         raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
 
+# %% ../nbs/70_hub.ipynb #b9bb99f1
 def bounded(config, most: int, where: str, name: str = 'config'):
     "WeightsError when a configuration asks for more blocks than `most`, or for numbers that no model has"
     if isinstance(config, (dict, list)):
@@ -121,6 +125,7 @@ def bounded(config, most: int, where: str, name: str = 'config'):
         limit = most if name in ('depth', 'n_scales') else 2**20
         if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
 
+# %% ../nbs/70_hub.ipynb #84a669eb
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
     found = named_today(header(file))
@@ -144,10 +149,12 @@ def misfits(
               if tuple(found[k]) != tuple(wanted[k])]
     return '; '.join(sorted(wrong)[:most]) + (f"; and {len(wrong) - most} more" if len(wrong) > most else '')
 
+# %% ../nbs/70_hub.ipynb #ef9c57c0
 def shapes(state: dict) -> dict: # name -> shape
     "The shape of every tensor by its name"
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
+# %% ../nbs/70_hub.ipynb #28b240b8
 def unusable(
     state: dict, # name -> tensor
     own: dict, # the model's, by the same names
@@ -160,6 +167,7 @@ def unusable(
               if v.is_floating_point() and not v.isfinite().all()]
     return '; '.join(wrong[:most]) + (f'; and {len(wrong) - most} more' if len(wrong) > most else '')
 
+# %% ../nbs/70_hub.ipynb #dd340e1f
 _earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names of a recogniser's attention, once ours too
 
 def named_today(
@@ -169,10 +177,12 @@ def named_today(
     def name(found): return f'{found[1]}.{_earlier[found[2]]}.'
     return {re.sub(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.', name, k): v for k, v in state.items()}
 
+# %% ../nbs/70_hub.ipynb #5ac9bd00
 def _safetensors(path):
     try: return load_file(path)
     except (SafetensorError, OSError) as e: raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
 
+# %% ../nbs/70_hub.ipynb #1d7046da
 def load_weights(
     model: nn.Module,
     path: str | Path, # folder
@@ -223,6 +233,7 @@ def read_checkpoint(
     options = args if isinstance(args, dict) else getattr(args, '__dict__', {})
     return {k: v.float() if v.is_floating_point() else v for k, v in bare_names(state, path).items()}, options
 
+# %% ../nbs/70_hub.ipynb #cd53d238
 _places = 'model', 'state_dict', 'model_state_dict', 'module', 'net', 'weights', 'params' # where trainers put weights
 
 def _weights(file):
@@ -231,6 +242,7 @@ def _weights(file):
     return next((p for p in parts if isinstance(p, dict) and p and all(isinstance(v, torch.Tensor) for v in p.values())),
                 None)
 
+# %% ../nbs/70_hub.ipynb #dbf46369
 def _stored(path):
     "WeightsError when the parts of a zip file are compressed, as torch.save never does, and could be of any size"
     if not zipfile.is_zipfile(path): return
@@ -242,6 +254,7 @@ def _stored(path):
 def _damaged(path, error):
     return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
 
+# %% ../nbs/70_hub.ipynb #24f3d008
 _known = ("it should be one of the published layouts: MAERec pre-training, LMIM pre-training, LMIM recogniser, "
           "MAERec recogniser, MAE's encoder alone")
 
@@ -255,6 +268,7 @@ def _stand_in(name):
                                      __setitem__=lambda self, key, value: None, append=lambda self, item: None,
                                      extend=lambda self, items: None, __module__=__name__, stands_for=name))
 
+# %% ../nbs/70_hub.ipynb #8f018f84
 def _unpickled(path, known):
     "What torch.save wrote; `known`: names of classes → what stands for them"
     _stored(path)
@@ -276,6 +290,7 @@ def _unpickled(path, known):
 # %% ../nbs/70_hub.ipynb #17000004
 wrappers = 'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module' # around a model, or a part of it
 
+# %% ../nbs/70_hub.ipynb #fc5113a1
 def bare_names(
     state: dict, # name -> tensor
     path: str | Path, # for messages
@@ -309,6 +324,7 @@ def layout_of(
 # %% ../nbs/70_hub.ipynb #00000013
 known_heads = dict(encoder={192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}, pretrain={512: 16}, recognizer={384: 8, 512: 8, 768: 8})
 
+# %% ../nbs/70_hub.ipynb #d757dbe9
 class Checkpoint:
     "Tensors of a published file, and what they tell about the model"
     def __init__(self, path, state, args): self.path, self.state, self.args = path, state, args
@@ -367,9 +383,11 @@ class Checkpoint:
 _reader_names = [('char_emb', 'decoder.trg_word_emb'), ('layers', 'decoder.layer_stack'),
                  ('norm', 'decoder.layer_norm'), ('classifier', 'decoder.classifier'),
                  ('positions', 'decoder.position_enc.position_table')]
+
 _layer_names = [('.query.', '.linear_q.'), ('.key.', '.linear_k.'), ('.value.', '.linear_v.'), ('.out.', '.fc.'),
                 ('.mlp.0.', '.mlp.w_1.'), ('.mlp.3.', '.mlp.w_2.')]
 
+# %% ../nbs/70_hub.ipynb #df8c7202
 def published_name(
     name: str, # of a tensor in a model of this package
     layout: str, # from `layout_of`
@@ -400,6 +418,7 @@ def check_fit(model, file, layout, spare) -> dict: # our name of a tensor -> the
     if wrong: raise WeightsError(f"{file.path} does not fit the layout of a {layout} checkpoint: {wrong}")
     return names
 
+# %% ../nbs/70_hub.ipynb #de47b726
 def fill_from_checkpoint(
     model: nn.Module, # of the shape the checkpoint asks for
     file: Checkpoint,
@@ -417,6 +436,7 @@ def fill_from_checkpoint(
     if wrong := unusable(state, own): raise WeightsError(f"{file.path}: {wrong}")
     model.load_state_dict(state)
 
+# %% ../nbs/70_hub.ipynb #d1b1ba15
 def _rows(file, theirs, ours, own):
     "The rows of a position table that belong to our tokens"
     table = file[theirs][0]
@@ -446,6 +466,7 @@ def _pretrainer(file, layout, encoder_heads, decoder_heads):
     teacher = Encoder(file.encoder('model_maeenc_momentum.', encoder_heads)) if guided else None
     return Pretrainer(cfg, teacher), {}
 
+# %% ../nbs/70_hub.ipynb #c3447aba
 def _lmim_reader(file, layout, encoder_heads, decoder_heads, charset):
     "LMIM's recogniser"
     dim, classes = file['linear_norm.0.weight'].shape[0], file['decoder.classifier.weight'].shape[0]
@@ -462,9 +483,12 @@ def _lmim_reader(file, layout, encoder_heads, decoder_heads, charset):
                          for k in ('pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
                          if k in file.state}
 
+# %% ../nbs/70_hub.ipynb #0a8996da
 maerec_chars = string.digits + string.ascii_letters + '!"#$%&\'()*+,-./:;<=>?@[\\]_`~ '
+
 imagenet = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
+# %% ../nbs/70_hub.ipynb #6d4abc38
 def _maerec_reader(file, layout, encoder_heads, decoder_heads, charset):
     "MAERec's recogniser"
     encoder = file.encoder('backbone.', encoder_heads, **imagenet)

@@ -140,6 +140,7 @@ def split_of(file: str | Path) -> str:
     found = re.match(known, Path(file).stem.lower()) or re.fullmatch(known, Path(file).parent.name.lower())
     return found[1] if found else ''
 
+# %% ../nbs/26_hugging_face.ipynb #160cb8bf
 def one_kind(files: list, path: str | Path) -> list:
     "`files`; DataError when they are of several splits"
     splits = sorted({split_of(f) for f in files})
@@ -163,6 +164,7 @@ def is_saved(path: Path) -> bool:
     "True when `Dataset.save_to_disk` wrote this folder"
     return any((path/n).is_file() for n in ('state.json', 'dataset_dict.json'))
 
+# %% ../nbs/26_hugging_face.ipynb #06c5784f
 def load_hf(
     path: str | Path, # 'hf:owner/name', a folder of `save_to_disk`, parquet
     split: str | None = None, # which one; None: the only one, or 'train'

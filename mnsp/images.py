@@ -26,10 +26,13 @@ from .process import quiet_pillow
 # %% ../nbs/22_images.ipynb #96361eaa
 # why a picture is broken, or ('does not fit') a word no target; the place is its code
 reasons = 'fine', 'missing', 'empty', 'unreadable', 'too large', 'does not fit', 'no permission'
+
 max_pixels = 2**25 # a picture of more is no crop of a word
+
 formats = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'DIB', 'TIFF', 'PPM', 'JPEG2000',
            *(['AVIF'] if 'avif' in features.modules and features.check_module('avif') else []))
 
+# %% ../nbs/22_images.ipynb #8a6d8ba2
 class BrokenImage(DataError):
     "One picture that cannot be used, and why"
     def __init__(self, name: str, reason: str = 'unreadable'): # one of `reasons`
@@ -64,6 +67,7 @@ def to_rgb(im: Image.Image) -> Image.Image:
 # %% ../nbs/22_images.ipynb #a2966ae1
 _turns = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)))) # from EXIF's number to Pillow's
 
+# %% ../nbs/22_images.ipynb #552a1919
 def exif_entry(
     block: bytes, # of EXIF, without their title
     tag: int,
@@ -110,8 +114,10 @@ def decode(
 
 # %% ../nbs/22_images.ipynb #79c8fd9c
 max_bytes, most_scans, most_reads = 2**28, 64, 2**18 # of a file, of a JPEG, of a file while it is decoded
+
 _scan = re.compile(rb'\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]')
 
+# %% ../nbs/22_images.ipynb #afc40b3c
 class Metered(io.BytesIO):
     "The bytes of a picture, which are read so often and no more"
     def __init__(self, data: bytes):
@@ -164,6 +170,7 @@ def regular(path: str | Path, name: str) -> str | Path:
         raise BrokenImage(name, 'unreadable')
     return path
 
+# %% ../nbs/22_images.ipynb #2126885f
 def read_file(path: str | Path, name: str) -> bytes:
     "The bytes of a picture file; BrokenImage when there are none"
     try:
@@ -256,6 +263,7 @@ def raw_label(source: Source, i: int) -> str | None:
     except BrokenLabel:
         return None
 
+# %% ../nbs/22_images.ipynb #512e5c4d
 def readable_label(source: Source, i: int) -> str | None:
     "The text of item `i`, cleaned (see `clean`); None when there is none that can be read"
     return clean(raw_label(source, i))

@@ -33,6 +33,7 @@ def read_items(
     each = read_source(partial(reader.read_each, batch_size=batch_size), source, items)
     for reading, i in zip(each, items): yield dict(name=source.name(i), **_noted(reading))
 
+# %% ../nbs/75_labelling.ipynb #69122655
 def _noted(reading):
     "What is kept of a reading"
     if not isinstance(reading, Reading): return dict(error=getattr(reading, 'reason', 'unreadable'))
@@ -41,6 +42,7 @@ def _noted(reading):
 # %% ../nbs/75_labelling.ipynb #1abe2011
 sure = .99, .95, .9, .8, .5, 0.
 
+# %% ../nbs/75_labelling.ipynb #4fd1a331
 @dataclass(frozen=True)
 class Labelled:
     "What `label` made"
@@ -54,6 +56,7 @@ class Labelled:
         lines = [f'{name:>14}{self.counts.get(key, 0):>10,}' for name, key in rows]
         return '\n'.join(['    confidence  pictures', *lines, f'{self.kept:,} kept'])
 
+# %% ../nbs/75_labelling.ipynb #835aadcf
 def kind_of(
     row: dict, # of `read_items`
 ) -> str | float: # 'broken', 'empty', 'turned', or the highest of `sure` that its confidence reaches

@@ -31,6 +31,7 @@ class DataError(ValueError):
 suffixes = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.avif', '.bmp', '.dib', '.gif', '.tif', '.tiff',
             '.ppm', '.pgm', '.pbm', '.jp2') # what files of pictures are called
 
+# %% ../nbs/21_labels.ipynb #670b97fa
 def is_picture(
     name: str, # of a file
 ) -> bool:
@@ -42,6 +43,7 @@ _around = re.compile(r'^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$')
 
 _half = re.compile('[\ud800-\udfff]') # of a character, which no file can hold
 
+# %% ../nbs/21_labels.ipynb #cb68e6f6
 def clean(
     text: str | None, # as it stands in a list, a table, an LMDB
 ) -> str | None: # None where there was none
@@ -68,6 +70,7 @@ class Survey:
         shown = [f'{c!r} {k}×' for c, k in self.outside.most_common(most)]
         return ', '.join(shown)+(f', … {len(self.outside)-most} more' if len(self.outside) > most else '')
 
+# %% ../nbs/21_labels.ipynb #09eb78a8
 def survey(
     texts: Iterable, # as they stand, None where there is none
     charset=None, # `Charset`
@@ -98,15 +101,20 @@ class Entry(NamedTuple):
 
 file_columns = ('file', 'filename', 'path', 'filepath', 'image', 'imagepath', 'imagefile', 'imagename', 'img', 'imgpath',
                 'imgname', 'imname', 'picture', 'crop', 'ocr', 'jpg', 'png', 'name')
+
+# %% ../nbs/21_labels.ipynb #3de68e36
 text_columns = ('text', 'words', 'word', 'transcription', 'transcript', 'groundtruth', 'gt', 'gttext', 'ocrtext', 'txt',
                 'caption', 'string', 'value', 'label', 'labels')
+
 group_columns = 'photo', 'photograph', 'page', 'document', 'scene', 'group', 'photoid', 'pageid', 'imageid', 'docid'
+
 classes = 'label', 'labels', 'value' # a number there may be the number of a class
 
 def plain(title: str) -> str:
     "A title in the form of the tables above"
     return re.sub(r'[\W_]+', '', title.lower())
 
+# %% ../nbs/21_labels.ipynb #100457ac
 def known(
     titles: Iterable[str],
     columns: tuple, # `file_columns`, `text_columns` or `group_columns`
@@ -119,6 +127,7 @@ def _known(titles, columns):
     by_name = {plain(title): title for title in reversed(titles)}
     return tuple(by_name[name] for name in columns if name in by_name)
 
+# %% ../nbs/21_labels.ipynb #3bfc07fe
 def asked(
     titles: Iterable[str],
     name: str | None, # the column that is asked for, None: none
@@ -141,8 +150,11 @@ def _decoded(text):
     except RecursionError: raise ValueError("is nested too deeply") from None
 
 _several = "holds several texts: a picture of one word or line, with one text, is needed"
+
+# %% ../nbs/21_labels.ipynb #1158c325
 _boxes = "holds boxes of words in a whole picture: cut the words out, one picture each, and list those"
 
+# %% ../nbs/21_labels.ipynb #9f098c82
 def text_in(value) -> str | None: # of a JSON document or a table
     "The text that a value is; ValueError when it is something else"
     if isinstance(value, str) and value.lstrip()[:2] in ('[{', '["'):
@@ -156,6 +168,7 @@ def text_in(value) -> str | None: # of a JSON document or a table
     if isinstance(value, (list, dict)): raise ValueError(_boxes)
     raise ValueError(f"holds {value!r} where a text should be")
 
+# %% ../nbs/21_labels.ipynb #8f0a686f
 def text_under(
     record: dict,
     text: str | None = None, # the column that is asked for
@@ -185,6 +198,7 @@ def flat(record: dict) -> dict:
     if isinstance(boxes, list) and any(isinstance(b, dict) for b in boxes): raise ValueError(_boxes)
     return record
 
+# %% ../nbs/21_labels.ipynb #3d47a261
 def entry_of(
     record, # of a JSON document or line
     image: str | None = None, # key of the file; None: the first that `file_columns` knows
@@ -211,6 +225,7 @@ def tab_line(line: str) -> Entry:
 _named = re.compile(r'\s*(?:(.+?\.(?:{}))|([^\s,]+))(?:\s*,\s*|\s+)(.*)'.format('|'.join(s[1:] for s in suffixes)),
                     re.IGNORECASE)
 
+# %% ../nbs/21_labels.ipynb #dd1b09b8
 def loose_line(line: str) -> Entry:
     "`file, \"text\"`, `file,text` or `file text`"
     found = _named.fullmatch(line)
@@ -219,6 +234,7 @@ def loose_line(line: str) -> Entry:
     if re.fullmatch('".+"', text): text = text[1:-1].replace('\\"', '"')
     return Entry(found[1] or found[2], clean(text) or None)
 
+# %% ../nbs/21_labels.ipynb #f55f58ae
 def record_line(line: str, image: str | None = None, text: str | None = None) -> Entry:
     "`{\"filename\": …, \"text\": …}`, under any names that the tables know"
     try: record = _decoded(line.strip())
@@ -234,6 +250,7 @@ def word_in_name(
     found = re.fullmatch(r'\d+_(.+)_(\d+)', PurePosixPath(name.replace('\\', '/')).stem)
     return found[1] if found and found[2] == number else None
 
+# %% ../nbs/21_labels.ipynb #9349f05b
 def numbers_for_words(
     entries: list, # the first ones of a list
 ) -> bool:
@@ -241,6 +258,7 @@ def numbers_for_words(
     words = [word for e in entries if (word := word_in_name(e.file, e.text))]
     return 2*len(words) > len(entries) and (len(words) == 1 or len({*words}) > 1) # one word in all names is no label
 
+# %% ../nbs/21_labels.ipynb #9572f34e
 def numbers_beside_words(entries: list) -> bool:
     "True when all labels are numbers, and each file name holds a word of its own: then the numbers may stand for those"
     if len(entries) < 3 or not all(e.text and e.text.isdecimal() for e in entries): return False
@@ -253,6 +271,7 @@ def fields_of(lines: list, mark: str): # -> list of fields; None: no proper CSV;
     try: return next(csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=True), [])
     except csv.Error as e: return False if 'unexpected end' in str(e) else None
 
+# %% ../nbs/21_labels.ipynb #a34ea8a9
 def table_lines(
     lines: Iterable[str],
     mark: str, # what separates fields
@@ -279,6 +298,7 @@ class Columns(NamedTuple):
     group: int | None
     width: int # how many columns
 
+# %% ../nbs/21_labels.ipynb #aaa5cc16
 def columns_under(
     titles: list, # fields of the first line
     below: list | None = None, # fields of the second
@@ -295,6 +315,7 @@ def columns_under(
     if not texts and len(names) == 2: texts = [names[1-place(files)]] # whatever the other column is called
     return Columns(place(files), place(texts), place(known(names, group_columns)), len(names))
 
+# %% ../nbs/21_labels.ipynb #511c0f64
 def separator(line: str) -> str:
     "What separates the fields of a line: the first of , ; | and tab outside quotation marks"
     outside = re.sub(r'"(?:[^"]|"")*"', lambda quoted: '_'*len(quoted[0]), line)
@@ -321,6 +342,7 @@ def table_rows(
                 try: yield row(columns, fields, line, mark)._replace(line=k)
                 except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
 
+# %% ../nbs/21_labels.ipynb #a9dde072
 def untitled(first, mark): # first: some of `table_lines`
     "The columns of a table without titles: file and text, and only the first separator counts"
     widths = {len(fields or ()) for _, fields, _ in first}
@@ -329,6 +351,7 @@ def untitled(first, mark): # first: some of `table_lines`
                          f"line such as file{mark}text{mark}…")
     return Columns(0, 1, None, 2)
 
+# %% ../nbs/21_labels.ipynb #418b5e84
 def row(columns, fields, line, mark):
     "The entry of one row of a table"
     c = columns
@@ -345,8 +368,10 @@ def row(columns, fields, line, mark):
 
 # %% ../nbs/21_labels.ipynb #02000023
 _gap, _data_list = re.compile(r'[\s,]*'), re.compile(r'"data_list"\s*:\s*\[')
+
 _longest = 2**24 # characters of an entry
 
+# %% ../nbs/21_labels.ipynb #feea128d
 class _Text:
     "The text of a file as far as it is needed"
     def __init__(self, f, size): self.f, self.size, self.text, self.at = f, size, f.read(size), 0
@@ -392,6 +417,7 @@ def json_items(
         except (ValueError, RecursionError): after = ''
         if not after: raise DataError(f"{file}: ends or breaks inside its list of entries")
 
+# %% ../nbs/21_labels.ipynb #dbe94987
 def document_rows(file: Path, image: str | None = None, text: str | None = None) -> Iterator[Entry]:
     "The entries of a JSON document; DataError names the entry"
     for number, item in enumerate(json_items(file), 1):
@@ -406,6 +432,7 @@ class Layout(NamedTuple):
     line: Callable | None = None # one line → Entry
     rows: Callable | None = None # file → entries
 
+# %% ../nbs/21_labels.ipynb #309c5a31
 class Head(NamedTuple):
     "How a list begins"
     file: Path
@@ -415,6 +442,7 @@ class Head(NamedTuple):
     @property
     def first(self): return self.lines[0].strip() if self.lines else ''
 
+# %% ../nbs/21_labels.ipynb #55fa3c28
 def is_records(head):
     "True for JSON lines"
     if head.file.suffix in ('.jsonl', '.ndjson') and head.first[:1] == '{': return True
@@ -423,6 +451,7 @@ def is_records(head):
     return isinstance(record, dict) and (len(head.lines) > 1 and head.lines[1].lstrip()[:1] == '{'
                                          or 'data_list' not in record and bool(known(record, file_columns)))
 
+# %% ../nbs/21_labels.ipynb #a325fe2b
 def is_table(head):
     "True for tables: .csv, and whatever has titles"
     if head.file.suffix == '.csv' or not head.lines: return head.file.suffix == '.csv'
@@ -438,6 +467,7 @@ def has_several(head):
     if '\t' not in head.first: return False
     with open(head.file, 'rb') as f: return any(line.startswith(b'["') for line in f) or head.first.startswith('["')
 
+# %% ../nbs/21_labels.ipynb #041d3f0f
 def several_rows(file: Path, **how) -> Iterator[Entry]:
     "The entries of a list with `[\"file\", \"file\"] TAB text` in it; DataError names the line"
     with open(file, encoding='utf-8-sig') as f:
@@ -449,6 +479,7 @@ def several_rows(file: Path, **how) -> Iterator[Entry]:
             except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
             yield from (entry._replace(file=name, line=k) for name in names)
 
+# %% ../nbs/21_labels.ipynb #af30a411
 layouts = [ # the first that fits
     Layout('JSON lines', is_records, line=record_line),
     Layout('JSON document', lambda head: head.first[:1] in ('{', '[') and '\t' not in head.first, rows=document_rows),
@@ -457,8 +488,10 @@ layouts = [ # the first that fits
     Layout('file TAB text', lambda head: head.file.suffix == '.tsv' or '\t' in head.first, line=tab_line),
     Layout('file text', lambda head: True, line=loose_line),
 ]
+
 list_suffixes = '.tsv', '.txt', '.csv', '.jsonl', '.ndjson', '.json' # what lists are called
 
+# %% ../nbs/21_labels.ipynb #2c60fc54
 def layout_of_list(
     file: Path,
     **how, # image, text: columns that are asked for

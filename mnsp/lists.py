@@ -90,6 +90,7 @@ def _bytes(self:Lines, start, stop):
         raise DataError(f"{self.file} was changed after it was opened; start again")
     return data
 
+# %% ../nbs/23_lists.ipynb #b2131b33
 @patch
 def numbered(self:Lines) -> Iterator:
     "All lines as (number in the file from 1, bytes)"
@@ -122,6 +123,7 @@ def converted(
         os.replace(new, kept)
     return Lines(kept)
 
+# %% ../nbs/23_lists.ipynb #782b8211
 def entry_in(line: str) -> Entry:
     "The entry of a line that `converted` wrote"
     return Entry(*json.loads(line))
@@ -141,6 +143,7 @@ def find_file(places: Iterable, name: str) -> str | None:
 # %% ../nbs/23_lists.ipynb #29954a9e
 _absolute = re.compile(r'/|[A-Za-z]:[\\/]|\\\\|\w+://')
 
+# %% ../nbs/23_lists.ipynb #9f780283
 class Spelling:
     "How a list writes the names of files"
     def __init__(self,
@@ -171,6 +174,7 @@ def places_around(file: Path) -> list:
     "The folders around a list that its files may be relative to"
     return [file.parent, file.parent/'images', file.parent/'imgs', *file.resolve().parent.parents[:3]]
 
+# %% ../nbs/23_lists.ipynb #8f74c407
 def find_roots(file: Path, names: list) -> list:
     "The folders around `file` in which some of `names` are; DataError when there are none"
     places = places_around(file)
@@ -224,6 +228,7 @@ def name(self:ListedSource, i: int) -> str:
     except BrokenImage:
         return f'{self.file}, entry {self._at(i)+1}'
 
+# %% ../nbs/23_lists.ipynb #1914e3a3
 @patch
 def all_written(self:ListedSource) -> Iterator:
     "The texts in order as they stand; DataError at the first line that is wrong"
@@ -234,6 +239,7 @@ def path_of(self:ListedSource, name: str) -> str:
     "The file of the picture that is called so"
     return find_file(self.roots, name) or os.path.join(self.roots[0], name)
 
+# %% ../nbs/23_lists.ipynb #a9b668e8
 @patch
 def outside(self:ListedSource, i: int) -> bool:
     "True for a picture that lies outside the folders of its list"
@@ -331,6 +337,7 @@ def instead(folder: str | Path) -> str:
 # %% ../nbs/23_lists.ipynb #121e1e0e
 sides = '.txt', '.gt.txt' # what the file of a text is called beside its picture
 
+# %% ../nbs/23_lists.ipynb #cdae31fa
 def side_text(path: str | Path, side: str) -> str | None:
     "The text in the file beside a picture, None when there is none; ValueError when it is no single line"
     file = Path(path).with_suffix(side)

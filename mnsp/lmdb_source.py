@@ -36,6 +36,7 @@ def data_file(place: Path) -> Path:
     "The file in which an LMDB lies"
     return place/'data.mdb' if place.is_dir() else place
 
+# %% ../nbs/24_lmdb.ipynb #b8ee1093
 def is_lmdb(path: Path) -> bool:
     "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
     return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
@@ -43,6 +44,7 @@ def is_lmdb(path: Path) -> bool:
 # %% ../nbs/24_lmdb.ipynb #f0826996
 _environments = {} # real path -> ((process, identity of its file), environment)
 
+# %% ../nbs/24_lmdb.ipynb #3c7d08d6
 def environment(
     place: Path, # from `place_of`
     then: tuple | None = None, # the file's identity when it was opened; None: it is opened now
@@ -72,6 +74,7 @@ with lmdb.open(sys.argv[1], subdir=os.path.isdir(sys.argv[1]), readonly=True, lo
         for _, value in transaction.cursor(): value[-1:]
 """
 
+# %% ../nbs/24_lmdb.ipynb #ca1b2455
 def is_cut(place: Path) -> bool:
     "True when some of an LMDB's values lie beyond the end of its file"
     env, size = environment(place), data_file(place).stat().st_size
@@ -215,6 +218,7 @@ def images(self:CacheSource) -> np.ndarray: # uint8 [n,3,H,W]
         raise DataError(f"{self.file} was changed after it was opened; start again")
     return self._images
 
+# %% ../nbs/24_lmdb.ipynb #0e5a3a15
 @patch(as_prop=True)
 def codes(self:CacheSource) -> np.ndarray: # uint8 [n]
     "What was broken when the cache was made, by its place in `reasons`"
@@ -222,6 +226,7 @@ def codes(self:CacheSource) -> np.ndarray: # uint8 [n]
         self._codes = np.array(self._mapped('codes.npy', 1))
     return self._codes
 
+# %% ../nbs/24_lmdb.ipynb #cf53af1e
 @patch
 def image(self:CacheSource, i: int, size: tuple | None = None) -> Image.Image:
     "The picture, of the size that the cache has; BrokenImage when there was none"

@@ -25,6 +25,7 @@ def _rand(*shape, generator=None, device=None):
     if device is None: device = generator.device if generator else 'cpu'
     return torch.rand(*shape, generator=generator, device=generator.device if generator else device).to(device)
 
+# %% ../nbs/11_masking.ipynb #3a7e814e
 def keep_lowest(
     scores: torch.Tensor, # float [B, N]
     count: int, # tokens to hide per sample
@@ -34,6 +35,7 @@ def keep_lowest(
     rest = scores.scatter(1, hidden, torch.inf)                     # of equal scores, those that were taken are gone
     return rest.topk(scores.shape[1] - count, dim=1, largest=False).indices.sort(dim=1).values
 
+# %% ../nbs/11_masking.ipynb #976f9ae6
 def hidden_mask(
     keep: torch.Tensor, # int64 [B, n]: places of the visible tokens
     n_tokens: int, # tokens of a sample, hidden ones included
@@ -62,6 +64,7 @@ def _intervals(n, low, high, shape, generator, device):
     at = torch.arange(n, device=u.device)
     return (at >= start) & (at < start + length)
 
+# %% ../nbs/11_masking.ipynb #1cd6839a
 def block_keep(
     batch: int, # samples
     grid: tuple, # (rows, cols)
@@ -109,6 +112,7 @@ def visible_tokens(
                          "row they are (~mask).nonzero()[:, 1].view(len(mask), -1)")
     return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2]))
 
+# %% ../nbs/11_masking.ipynb #1006aca9
 def fill_grid(
     visible: torch.Tensor, # [B, n, D]
     keep: torch.Tensor, # int64 [B, n]: their places

@@ -34,6 +34,7 @@ class FillTask:
     def name(self) -> str: # the part of the loss it belongs to
         return 'nsp' if self.coarse else 'mim'
 
+# %% ../nbs/17_nsp.ipynb #e993d3cb
 def mim_task(n_scales: int = 1) -> tuple:
     "Masked image modelling at the finest scale: MAE and LMIM"
     return FillTask(n_scales - 1),
@@ -42,6 +43,7 @@ def nsp_tasks(n_scales: int = 3, visible: bool = False, weight: float = 1.) -> t
     "Next-scale prediction for every step of the pyramid; naive unless `visible`"
     return tuple(FillTask(k, coarse=True, visible=visible, weight=weight) for k in range(1, n_scales))
 
+# %% ../nbs/17_nsp.ipynb #7b371c49
 def mnsp_tasks(n_scales: int = 3, weight: float = .25) -> tuple:
     "MIM of every picture, and light masked NSP: of a quarter of them at the finest scale, of all at coarser ones"
     *coarser, finest = nsp_tasks(n_scales, visible=True, weight=weight)
@@ -121,6 +123,7 @@ def fill_in(
     pred = decoder(known, keep, task.scale, coarse, guide, coarse_keep)
     return pred, hidden_mask(keep, pred.shape[1])
 
+# %% ../nbs/17_nsp.ipynb #43fc52aa
 def masked_loss(
     pred: torch.Tensor, # [B, N, P]
     target: torch.Tensor, # [B, N, P]

@@ -64,6 +64,7 @@ def framed_array(
     bands = [Image.fromarray(band.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR) for band in image]
     return np.rint(np.stack(bands)).clip(0, 255).astype(np.uint8)
 
+# %% ../nbs/74_onnx.ipynb #72f0ae0e
 def sureness(
     ids: np.ndarray, # int64 [B, L]
     probabilities: np.ndarray, # [B, L], 1 after the end mark
@@ -81,6 +82,7 @@ def _write(self:OnnxReader, images): # uint8 [B, 3, H, W] -> ids, probabilities,
     if not self.how: raise ValueError(f"{self.path} was written by an earlier version, without places: export it again")
     return self.session.run(['ids', 'probabilities', 'places'], {'images': images})
 
+# %% ../nbs/74_onnx.ipynb #dc870b5d
 @patch
 def _write_surely(self:OnnxReader, images): # as `_write`
     "The same; words that are unsure are read again, and the surest reading counts"
@@ -95,6 +97,7 @@ def _write_surely(self:OnnxReader, images): # as `_write`
         for old, new in zip(found, again): old[unsure[better]] = new[better]
     return found
 
+# %% ../nbs/74_onnx.ipynb #6cb44cb2
 @patch
 def read_each(self:OnnxReader,
     pictures, # any number of them, see `to_picture`
@@ -110,6 +113,7 @@ def read_each(self:OnnxReader,
         return view_readings(self.charset, views, *(x.tolist() for x in found))
     return read_pictures(pictures, self.cfg, read_views, batch_size, tall, long, urls=urls)
 
+# %% ../nbs/74_onnx.ipynb #1ce6ec2a
 @patch
 @delegates(OnnxReader.read_each)
 def read(self:OnnxReader,

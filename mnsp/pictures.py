@@ -35,6 +35,7 @@ def _got(address, answers): # a list, to which bytes or an error are added
             answers.append(answer.read(max_download + 1))
     except (OSError, HTTPException, ValueError) as e: answers.append(e)
 
+# %% ../nbs/71_pictures.ipynb #c02889e3
 def fetch(
     address: str, # http(s)://…
 ) -> bytes:
@@ -48,6 +49,7 @@ def fetch(
     if len(data) > max_download: raise BrokenImage(address, 'too large')
     return data
 
+# %% ../nbs/71_pictures.ipynb #e39317b4
 def from_array(
     x: np.ndarray, # uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]
     name: str, # how messages call it
@@ -62,6 +64,7 @@ def from_array(
     if not x.size: raise BrokenImage(name, 'empty')
     return from_pil(Image.fromarray(np.ascontiguousarray(x)), name)
 
+# %% ../nbs/71_pictures.ipynb #fb792a91
 def from_pil(im: Image.Image, name: str) -> Image.Image: # RGB, upright
     "A picture that PIL has opened"
     if not im.width or not im.height: raise BrokenImage(name, 'empty')
@@ -106,6 +109,7 @@ class View:
     rotation: int # degrees counter-clockwise
     box: tuple # (left, top, right, bottom) in pixels of the turned picture
 
+# %% ../nbs/71_pictures.ipynb #222c53ae
 def windows(
     width: int, height: int, # of the line
     aspect: float, # width over height of a window
@@ -117,6 +121,7 @@ def windows(
     lefts = [round(i * (width - size) / (n - 1)) for i in range(n)] if n > 1 else [0]
     return [(left, 0, min(left + size, width), height) for left in lefts]
 
+# %% ../nbs/71_pictures.ipynb #0ca96d90
 def ways_to_read(
     size: tuple, # (width, height) of the picture
     cfg, # of the reader: its `encoder.img_size` and `max_len` count
@@ -146,6 +151,7 @@ def seen(im: Image.Image, view: View) -> Image.Image: # turned counter-clockwise
     left, top, right, bottom = (f(v) for f in (min, max) for v in zip(*corners))
     return turned(im.crop((left, top, right, bottom)), view.rotation)
 
+# %% ../nbs/71_pictures.ipynb #482dc9c7
 def turned_point(
     x: float, y: float, # in a picture
     rotation: int, # 0, 90 or 270 degrees, counter-clockwise
@@ -165,10 +171,12 @@ class Character:
     look: np.ndarray | None = field(default=None, compare=False, repr=False) # float32 (rows, cols), its window
     box: tuple = () # its window
 
+# %% ../nbs/71_pictures.ipynb #beeff2cd
 def alike(a: Character, b: Character, width: float) -> float: # 2: same character and place; below 0: too far
     "How well two characters could be one, seen twice"
     return (a.text == b.text) + 1 - ((a.x - b.x) / width) ** 2
 
+# %% ../nbs/71_pictures.ipynb #aadd055b
 def align(
     left: list, right: list, # of `Character`
     width: float, # of a character
@@ -198,6 +206,7 @@ def splice(
     i, j = min(pairs, key=lambda pair: abs(left[pair[0]].x + right[pair[1]].x - 2 * middle))
     return left[:i] + right[j:]
 
+# %% ../nbs/71_pictures.ipynb #d3562f6a
 def merge(
     parts: list, # per window a list of `Character`
     boxes: list, # of the windows
@@ -210,6 +219,7 @@ def merge(
 # %% ../nbs/71_pictures.ipynb #00000015
 least_sure, most_high = .3, 400 # below this confidence, above this height in pixels, a reading has a `hint`
 
+# %% ../nbs/71_pictures.ipynb #021d26d4
 @dataclass(frozen=True)
 class Reading:
     "What was read in one picture"
@@ -250,6 +260,7 @@ class ViewReading:
     characters: list # of `Character`
     end: float # probability of the end mark; 1 when none fitted
 
+# %% ../nbs/71_pictures.ipynb #22f74791
 def view_readings(
     charset, # `Charset` of the reader
     views: list, # of `View`
@@ -269,6 +280,7 @@ def view_readings(
         found.append(ViewReading([c for c in characters if c.text], p[n] if n < len(written) else 1.))
     return found
 
+# %% ../nbs/71_pictures.ipynb #9c53bee8
 def _reading(way, parts, size, attention, picture): # -> `Reading`
     "One reading out of a way's views"
     boxes, rotation = tuple(v.box for v in way), way[0].rotation
@@ -289,6 +301,7 @@ def _opened(items, urls): # yields (item, PIL RGB picture or None, DataError or 
 
 most_pixels = 2**24 # of pictures that are open at once; the last one may have more
 
+# %% ../nbs/71_pictures.ipynb #b5741850
 def _chunks(pictures, urls, batch_size): # yields lists of (item, PIL RGB picture or None, DataError or None)
     "Pictures opened, so many at a time that memory holds them"
     some, pixels = [], 0
@@ -300,6 +313,7 @@ def _chunks(pictures, urls, batch_size): # yields lists of (item, PIL RGB pictur
             some, pixels = [], 0
     if some: yield some
 
+# %% ../nbs/71_pictures.ipynb #a1c81973
 def _read_all(jobs, size, read_views, batch_size): # -> list of `ViewReading`
     "Cut views out and read them, so many at once"
     parts = []
@@ -338,6 +352,7 @@ def _is_many(pictures):
     if isinstance(pictures, (str, Path, bytes, bytearray, memoryview, Image.Image)): return False
     return hasattr(pictures, '__iter__') and not hasattr(pictures, 'read')
 
+# %% ../nbs/71_pictures.ipynb #3cf1cf6d
 def read_one_or_many(
     read_each, # pictures -> a `Reading` or DataError for each
     pictures, # one, see `to_picture`, or many: a list, an iterator, a tensor [B, 3, H, W]

@@ -29,8 +29,10 @@ from .teacher import Average, Pixels, make_teacher
 
 # %% ../nbs/18_pretrain.ipynb #00000007
 masks = dict(random=random_keep, block=block_keep)
+
 _gone = dict(coarse_target='pooled', guide_at='all', split_decoder=False) # settings of old configurations
 
+# %% ../nbs/18_pretrain.ipynb #fa6e6678
 @dataclass(frozen=True)
 class PretrainConfig:
     "A pre-training method; the defaults are LMIM's at ViT-S/4, but for the teacher"
@@ -146,6 +148,7 @@ def draw_keep(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor
     ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
     return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
 
+# %% ../nbs/18_pretrain.ipynb #c46dd3e7
 @patch
 def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
     "How far all passes are from the guide"
@@ -155,6 +158,7 @@ def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
     passes = [(tokens, cfg.encoder.grid(scale), keep) for scale, tokens, keep in views.passes()]
     return self.columns(passes, guide.tokens(-1, whole=True), cfg.encoder.grid())
 
+# %% ../nbs/18_pretrain.ipynb #21a6b3f4
 @patch
 def fill_all(self:Pretrainer,
     views: Views, # of the pictures
@@ -179,6 +183,7 @@ sizes = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2), # of encode
              small=dict(dim=384, depth=12, heads=6),
              base=dict(dim=768, depth=12, heads=12))
 
+# %% ../nbs/18_pretrain.ipynb #cde243b8
 def _config(size, n_scales, guided, tasks, **kwargs):
     "An encoder of that size with a decoder to match"
     if size not in sizes: raise ValueError(f"size must be one of {', '.join(sizes)}, got {size!r}")
@@ -187,6 +192,7 @@ def _config(size, n_scales, guided, tasks, **kwargs):
     else: decoder = DecoderConfig(512, 2 if guided else 8, 16, 2048, guided, dropout=.1 if guided else 0.)
     return PretrainConfig(EncoderConfig(**sizes[size], n_scales=n_scales), decoder, tasks, **kwargs)
 
+# %% ../nbs/18_pretrain.ipynb #c251b827
 def mae(
     size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
@@ -199,6 +205,7 @@ def lmim(
     "LMIM: one scale, guided, 80 % hidden; pass a MAE encoder as teacher to have the paper's"
     return _config(size, 1, True, mim_task())
 
+# %% ../nbs/18_pretrain.ipynb #ecbdcce0
 def mnsp(
     size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
@@ -224,12 +231,14 @@ def with_settings(
     own = changes.pop('cfg')
     return replace(cfg, **own, **{part: replace(getattr(cfg, part), **new) for part, new in changes.items()})
 
+# %% ../nbs/18_pretrain.ipynb #cea30a91
 def _settable(config): # -> field: types of its values
     "What a text can change"
     kinds = {f.name: get_args(f.type) or (f.type,) for f in fields(config)}
     return {name: kind for name, kind in kinds.items() if {*kind} <= {bool, int, float, str, tuple, type(None)}
             and name != 'tasks'}
 
+# %% ../nbs/18_pretrain.ipynb #64af2dea
 def _as_value(value, kinds, text):
     "A Python literal, or else the text itself, of one of these types"
     try: value = literal_eval(value)
@@ -275,6 +284,7 @@ def reconstruct(
     scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
     return [_as_pictures(model.teacher, fill, scales[fill['task'].scale].cpu(), cfg.encoder) for fill in fills]
 
+# %% ../nbs/18_pretrain.ipynb #cf44a1b3
 def _as_pictures(teacher, fill, truth, cfg):
     "One task's pictures"
     (rows, cols), (h, w) = cfg.grid(fill['task'].scale), cfg.patch_size
@@ -319,6 +329,7 @@ def _put(ax, picture, x, y, height, title):
     ax.text(x, y + height + .5, title, fontsize=7.5)
     return x + width, y + height / 2
 
+# %% ../nbs/18_pretrain.ipynb #94d2f325
 @figure_style
 def show_method(
     model: Pretrainer, # of MNSP, with a guide
@@ -351,7 +362,7 @@ def show_method(
 def show_answers(
     models: dict, # title -> trained `Pretrainer`
     image: torch.Tensor, # uint8 [3, H, W]
-    seed: int = 0, # of the mask, the same for all
+    seed: int = 0, # of masks and other looks
 ) -> plt.Figure:
     "Rows of what models know of a word (the coarser scale, visible patches) and what they fill in at the finest scale"
     fig, axs = plt.subplots(len(models), 3, figsize=(7.6, .85 * len(models)), squeeze=False, layout='constrained',

@@ -20,6 +20,7 @@ def scale_sizes(
     "Sizes of the pyramid's scales; ValueError unless every division comes out even"
     return [(size[0] // f, size[1] // f) for f in scale_factors(size, n_scales, ratio)]
 
+# %% ../nbs/10_pyramid.ipynb #a3d74c0e
 def scale_factors(size: tuple, n_scales: int = 3, ratio=2) -> list: # of ints, coarse first; the last is 1
     "How many pixels of the finest scale, in each direction, make one pixel of each scale"
     steps = [ratio] * (n_scales - 1) if isinstance(ratio, int) else list(ratio)
@@ -32,6 +33,7 @@ def scale_factors(size: tuple, n_scales: int = 3, ratio=2) -> list: # of ints, c
                          f"scales of ratio {ratio}")
     return factors
 
+# %% ../nbs/10_pyramid.ipynb #b3603816
 def grid_of(
     size: tuple, # (height, width) in pixels
     patch_size: tuple = (4, 4), # (height, width) in pixels

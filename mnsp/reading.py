@@ -36,6 +36,7 @@ def samples() -> list: # of paths
 _not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a "
               "published recogniser's file, packaged, or owner/name of a model on the Hugging Face Hub")
 
+# %% ../nbs/72_reading.ipynb #40a1e09a
 def trained_reader(
     path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
     **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
@@ -70,6 +71,7 @@ def _attend(self:Recognizer, pictures, ids): # -> logits and attention of the ro
     more = min(-length % 8, self.cfg.max_len - length)
     return [x[:, :length] for x in self.attend(pictures, F.pad(ids, (0, more), value=self.charset.pad))]
 
+# %% ../nbs/72_reading.ipynb #f659f073
 @patch
 @torch.inference_mode()
 def _write(self:Recognizer,
@@ -88,6 +90,7 @@ def _write(self:Recognizer,
     found = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
     return tuple(x[:len(images)] for x in found)
 
+# %% ../nbs/72_reading.ipynb #194f533c
 @patch
 @torch.inference_mode()
 def _write_surely(self:Recognizer, images, *how): # as `_write`
@@ -160,6 +163,7 @@ def read(self:Recognizer,
     "Read a picture, or many; a DataError names the first that cannot be opened"
     return read_one_or_many(lambda pictures: self.read_each(pictures, **kwargs), pictures)
 
+# %% ../nbs/72_reading.ipynb #41e42bc6
 @patch
 def __call__(self:Recognizer, *args, **kwargs):
     "`reader(pictures)` reads them; `reader(images, ids)` is the network's forward pass"
@@ -169,6 +173,7 @@ def __call__(self:Recognizer, *args, **kwargs):
 # %% ../nbs/72_reading.ipynb #00000024
 _colours = '#e69f00 #56b4e9 #009e73 #d55e00 #0072b2 #cc79a7'.split() # told apart with any kind of colour vision
 
+# %% ../nbs/72_reading.ipynb #6c0c340e
 def coloured_looks(
     im: Image.Image, # RGB, turned as it was read
     reading: Reading, # with `looks`; without, the picture stays as it is
@@ -187,6 +192,7 @@ def coloured_looks(
         shown[top:bottom, left:right] = part * (1 - alpha) + colour * alpha
     return shown
 
+# %% ../nbs/72_reading.ipynb #80beff40
 def _shrunk(im, reading, scale):
     "A picture and where was looked in it, both smaller"
     def small(left, top, right, bottom): # at least a pixel
@@ -195,6 +201,7 @@ def _shrunk(im, reading, scale):
     return (im.resize(small(0, 0, *im.size)[2:]),
             replace(reading, looks=tuple((small(*box), look) for box, look in reading.looks)))
 
+# %% ../nbs/72_reading.ipynb #c41aef2b
 def _show(ax, im, reading):
     "One picture and what was read in it"
     as_read = turned(im, reading.rotation)
@@ -211,6 +218,7 @@ def _show(ax, im, reading):
             fontsize=8, color='grey')
     ax.axis('off')
 
+# %% ../nbs/72_reading.ipynb #f01f2692
 def show_readings(
     pictures, # a list, see `to_picture`
     readings: list, # of `Reading`; what was read with `attention=True` shows where the decoder looked
@@ -224,6 +232,7 @@ def show_readings(
     for ax, im, reading in zip(axs.flat, pictures, readings): _show(ax, im, reading)
     return fig
 
+# %% ../nbs/72_reading.ipynb #aeafccea
 @patch
 def show(self:Reading,
     picture=None, # see `to_picture`; None: the one that was read

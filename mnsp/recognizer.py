@@ -124,6 +124,7 @@ def recognizer_fast(**kwargs) -> RecognizerConfig:
     encoder = EncoderConfig(patch_size=(4, 8))
     return RecognizerConfig(**{**dict(encoder=encoder, dim=384, depth=1, heads=6, ffn_dim=1536), **kwargs})
 
+# %% ../nbs/50_recognizer.ipynb #d7405533
 def recognizer_tiny(**kwargs) -> RecognizerConfig:
     "For a laptop: goes with the `_tiny` pre-training presets"
     encoder = EncoderConfig(patch_size=(8, 8), dim=128, depth=6, heads=2)
@@ -142,8 +143,10 @@ Recognizer.from_pretrained("this folder or repository").read("word.jpg")
 ```
 """
 
+# %% ../nbs/50_recognizer.ipynb #d931f047
 _about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
 
+# %% ../nbs/50_recognizer.ipynb #e978374e
 class Recognizer(nn.Module, PyTorchModelHubMixin, **_about):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
     def __init__(self,
@@ -211,6 +214,7 @@ def predict(self:Recognizer,
     for layer, picture in zip(self.layers, pictures): x = layer(x, picture, seen=seen)
     return self.classifier(self.norm(x))
 
+# %% ../nbs/50_recognizer.ipynb #cbd5d22c
 @patch
 def forward(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
@@ -231,6 +235,7 @@ def step(self:Recognizer,
     for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
     return self.classifier(self.norm(x)).float()[:, 0]
 
+# %% ../nbs/50_recognizer.ipynb #91a3589a
 @patch
 def begin(self:Recognizer,
     pictures: list, # from `look`
@@ -262,6 +267,7 @@ def spell(self:Recognizer,
         if stop_early and ended.all(): break
     return written[:, 1:], torch.stack(probs, 1)
 
+# %% ../nbs/50_recognizer.ipynb #365878cb
 @patch
 @torch.inference_mode()
 def generate(self:Recognizer,
@@ -283,6 +289,7 @@ def until_end(self:Recognizer,
     ends = (ids == self.charset.eos).int()
     return values.masked_fill(ends.cumsum(1) > ends, fill)
 
+# %% ../nbs/50_recognizer.ipynb #b4e47657
 def next_size(
     n: int, # at least 1
 ) -> int: # the smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that is not less
@@ -290,6 +297,7 @@ def next_size(
     power = 1 << (n - 1).bit_length()
     return power * 3 // 4 if power > 2 and n <= power * 3 // 4 else power
 
+# %% ../nbs/50_recognizer.ipynb #81dc9ae5
 @patch
 @torch.inference_mode()
 def glance(self:Recognizer,
@@ -303,6 +311,7 @@ def glance(self:Recognizer,
     operations = 2 * len(images) * rows * cols * cfg.mlp_ratio * cfg.dim ** 2
     with autocast(device), at_most_threads(threads_that_pay(operations)): return self.look(images.to(device))
 
+# %% ../nbs/50_recognizer.ipynb #7dfbd278
 @contextmanager
 def decoding(device: torch.device):
     "`autocast` and one thread: what the decoder computes for one character is small"
@@ -344,6 +353,7 @@ def attend(self:Recognizer,
     looks = last.enc_attn.weights(last.norm2(asking), picture).mean(1)
     return self.classifier(self.norm(last(x, picture, seen=seen))), looks
 
+# %% ../nbs/50_recognizer.ipynb #b45a8410
 @patch
 @torch.inference_mode()
 def cross_attention(self:Recognizer,
@@ -396,8 +406,10 @@ def beam_search(self:Recognizer,
 
 # %% ../nbs/50_recognizer.ipynb #c0000002
 tta_crops = .03, -.05 # shares of height and width that are cut off every side, or put on
+
 unsure_below = .98 # confidence per character
 
+# %% ../nbs/50_recognizer.ipynb #0038abd8
 def framed(
     images: torch.Tensor, # uint8 [B, 3, H, W]
     share: float, # of height and width, on every side
@@ -459,6 +471,7 @@ def finest_encoder(
     single.load_state_dict(state)
     return single
 
+# %% ../nbs/50_recognizer.ipynb #64e8077f
 def encoder_of_scales(
     encoder: Encoder, # of any number of scales
     n_scales: int,
@@ -496,6 +509,7 @@ def learnt_rows(
     return tuple(torch.tensor(cs.encode(both, len(both) + 1)[:-1].tolist() + [getattr(cs, m) for m in marks])
                  for cs in (old, new))
 
+# %% ../nbs/50_recognizer.ipynb #3a870f00
 def related_rows(
     old: Charset,
     new: Charset,
@@ -505,6 +519,7 @@ def related_rows(
     return tuple(torch.tensor([cs._id[c] for c in chars], dtype=torch.long)
                  for cs, chars in zip((old, new), zip(*pairs) if pairs else ((), ())))
 
+# %% ../nbs/50_recognizer.ipynb #3996b3f0
 def carry_over(
     new: dict, # state of a recogniser for another character set; changed
     old: dict, # state of the reader that is gone on from
@@ -520,6 +535,7 @@ def carry_over(
     weight[now], bias[now] = old['classifier.weight'][was], old['classifier.bias'][was]
     weight[they], bias[they] = old['classifier.weight'][like], old['classifier.bias'][like] - 1
 
+# %% ../nbs/50_recognizer.ipynb #186fd541
 def with_charset(
     recognizer: Recognizer,
     charset: Charset | str, # the characters to read from now on

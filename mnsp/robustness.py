@@ -39,6 +39,7 @@ class Family:
 
 families = {} # name -> Family, filled below
 
+# %% ../nbs/63_robustness.ipynb #daf1272a
 def family(
     group: str, # 'scale', 'layout' or 'look'
     unit: str, # of the amount
@@ -57,6 +58,7 @@ def family(
         return apply
     return register
 
+# %% ../nbs/63_robustness.ipynb #5a07438e
 def evenly(most: float) -> Callable: # severity -> 0..most
     "Equal steps"
     return lambda severity: most * severity
@@ -76,6 +78,7 @@ def scale(images, height, generator):
     x = F.interpolate(images.float(), small, mode='bilinear', antialias=True)
     return _to_uint8(F.interpolate(_to_uint8(x).float(), size, mode='bicubic', align_corners=False))
 
+# %% ../nbs/63_robustness.ipynb #e4bc7ce2
 def _view(images, corners, displacement=None):
     "What is seen in the quadrilateral, the border continued"
     none = torch.zeros(len(images), 2, 2, 2, device=images.device)
@@ -99,6 +102,7 @@ def rotation(images, degrees, generator):
     return _view(images,
                  turn(frame_corners(len(images), images.device), degrees * _either(images, generator), w / h))
 
+# %% ../nbs/63_robustness.ipynb #f0b4dc10
 def _arc(size, angle, device):
     "Where the places of the view lie in the straight word, less where they lie in the view: [2, H, W]"
     v, u = [(torch.arange(n, device=device) + .5) / n * 2 - 1 for n in size]
@@ -109,6 +113,7 @@ def _arc(size, angle, device):
     x, y = torch.atan2(across, up) / half, 2 * (radius - torch.hypot(across, up))
     return torch.stack([x - u, y - v])
 
+# %% ../nbs/63_robustness.ipynb #a748c936
 @family('layout', '° of arc', evenly(150))
 def curve(images, degrees, generator):
     "Baseline on an arc, bent up or down; the frame grows"
@@ -117,6 +122,7 @@ def curve(images, degrees, generator):
     arcs = torch.where(_either(images, generator)[:, None, None, None] > 0, up, down)
     return _view(images, frame_corners(len(images), images.device), arcs)
 
+# %% ../nbs/63_robustness.ipynb #df136f6f
 @family('layout', '% far side', by_factors(100, 25))
 def perspective(images, share, generator):
     "One of the four sides is farther away; the frame grows"
@@ -139,6 +145,7 @@ def occlusion(images, area, generator):
     hidden = (rows[:, :, None] & cols[:, None])[:, None]
     return torch.where(hidden, _to_uint8(images.float().mean((2, 3), keepdim=True)), images)
 
+# %% ../nbs/63_robustness.ipynb #9dd3c535
 @family('look', 'px σ', evenly(3))
 def blur(images, sigma, generator):
     "Gaussian blur"
@@ -146,6 +153,7 @@ def blur(images, sigma, generator):
     return _to_uint8(filter_each(images.float(),
                                  filter_kernel(sigma, sigma * 0, math.ceil(3 * sigma[0].item()))))
 
+# %% ../nbs/63_robustness.ipynb #b7eecb25
 @family('look', 'grey levels σ', evenly(80))
 def noise(images, sigma, generator):
     "Gaussian noise, each colour for itself"
@@ -153,6 +161,7 @@ def noise(images, sigma, generator):
     drawn = torch.randn(images.shape, generator=generator, device=device).to(images.device)
     return _to_uint8(images + sigma * drawn)
 
+# %% ../nbs/63_robustness.ipynb #635295f3
 @family('look', 'quality', by_factors(75, 5))
 def jpeg(images, quality, generator):
     "JPEG and back (Pillow's codec, picture by picture)"
@@ -160,6 +169,7 @@ def jpeg(images, quality, generator):
     coded = np.stack([np.asarray(synth.jpeg(picture, round(quality))) for picture in pictures])
     return torch.from_numpy(coded).permute(0, 3, 1, 2).contiguous().to(images.device)
 
+# %% ../nbs/63_robustness.ipynb #e9ce1db1
 @family('look', '% contrast', by_factors(100, 5))
 def contrast(images, percent, generator):
     "Everything closer to the mean grey"
@@ -316,6 +326,7 @@ def _panel(ax, name, results):
     ax.set_title(f'{name} ({families[name].unit})', fontsize=9)
     ax.grid(alpha=.3)
 
+# %% ../nbs/63_robustness.ipynb #400e6248
 def show_robustness(
     results: dict, # name of the model -> `Robustness`
 ) -> Figure:
@@ -336,6 +347,7 @@ def show_robustness(
                ncols=len(results), fontsize=9)
     return fig
 
+# %% ../nbs/63_robustness.ipynb #4b76db14
 def _group_bars(ax, results):
     "The number of every group"
     for k, r in enumerate(results.values()):

@@ -36,6 +36,7 @@ def together():
                               "--resume goes on from the last checkpoint") from None
     finally: dist.destroy_process_group()
 
+# %% ../nbs/43_scale_out.ipynb #6d39a842
 class Parallel(Callback):
     "Average gradients over the processes"
     order = 12

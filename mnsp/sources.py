@@ -71,9 +71,12 @@ def mixture_of(path: Path) -> tuple:
 
 # %% ../nbs/27_sources.ipynb #26cbca00
 _inside = ContextVar('inside', default=()) # the descriptions that are being opened, from the outermost
+
 _opened = ContextVar('opened') # a list of all that the outermost one has led to
+
 most_descriptions = 200
 
+# %% ../nbs/27_sources.ipynb #035074a3
 @contextmanager
 def opening(path: str | Path) -> Iterator:
     "Open what a description names; DataError when it leads to itself, or through more than eight others"

@@ -38,6 +38,7 @@ class Loop:
     hold: bool = False # freed memory is kept for the next step (CPU)
     compiled: bool = False # blocks compiled (GPU)
 
+# %% ../nbs/44_speed.ipynb #8a882815
 def ladder(
     device: torch.device | str = 'cpu',
 ) -> dict: # name -> `Loop`; each has one switch more than the one before, the last is what `fit` does
@@ -64,10 +65,12 @@ def one_by_one() -> callable: # uint8 [B, 3, 32, 128] -> the same
         return finish(x)
     return lambda images: torch.stack([view(x) for x in images])
 
+# %% ../nbs/44_speed.ipynb #ef70168f
 def textbook_attention(q, k, v, dropout=0.):
     "softmax(q·kᵀ/√d)·v as it is written"
     return F.dropout((q @ k.transpose(-2, -1) / q.shape[-1] ** .5).softmax(-1), dropout) @ v
 
+# %% ../nbs/44_speed.ipynb #3645be65
 @contextmanager
 def computed(loop: Loop):
     "Attention, dropout and memory as the loop has them"
@@ -96,6 +99,7 @@ def build(
     return model, torch.optim.AdamW([dict(params=g, weight_decay=.05 * (g is groups[0])) for g in groups], 1e-4,
                                     betas=(.9, .95), foreach=False)
 
+# %% ../nbs/44_speed.ipynb #8f9a1b50
 def train_step(
     model: Pretrainer,
     opt, # its optimizer
@@ -181,6 +185,7 @@ class Operations(TorchDispatchMode):
 # %% ../nbs/44_speed.ipynb #00000018
 _countable = Shared(lambda: sdpa_kernel(SDPBackend.MATH)) # products, which are counted; fused attention is not
 
+# %% ../nbs/44_speed.ipynb #89fdf945
 def gflop(
     model: Pretrainer, # in training mode, not compiled
     images: torch.Tensor, # uint8 [B, 3, H, W], on the model's device

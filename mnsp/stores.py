@@ -53,6 +53,7 @@ class Probe(Dataset):
         pixels = hashlib.blake2b(im.tobytes()+str(im.size).encode(), digest_size=8).digest()
         return *im.size, int.from_bytes(pixels, 'big', signed=True), 0
 
+# %% ../nbs/30_stores.ipynb #edff6f8b
 def probe(
     source,
     workers=0, # decoding processes
@@ -96,6 +97,7 @@ class Check:
     def duplicates(self): # list of lists of names
         return [[self.source.name(i) for i in group] for group in groups_of_same(self.rows[:, 2], self.fine)]
 
+# %% ../nbs/30_stores.ipynb #a6ceee30
 def check(
     source,         # a source, or the path of one
     charset=english,
@@ -108,6 +110,7 @@ def check(
     return Check(source, probe(source, workers, bar),
                  survey(raw_labels(source) if is_labelled(source) else (), charset, max_len))
 
+# %% ../nbs/30_stores.ipynb #aafa44db
 def opened(source): # a source, or the path of one
     "The source itself, opened if it is a path"
     return open_source(source) if isinstance(source, (str, Path)) else source
@@ -137,6 +140,7 @@ def table(self:Check, most=5):
     lines = (f'{name:11}{value:>11}  {about}'.rstrip() for name, value, about in rows)
     return '\n'.join(lines) + self.histogram()
 
+# %% ../nbs/30_stores.ipynb #0448af76
 def some(texts, most):
     "The first few, and how many more"
     return ', '.join(texts[:most])+(f', … {len(texts)-most:,} more' if len(texts) > most else '')
@@ -161,6 +165,7 @@ def drawable(text, font):
     "`text` with a box for what the font cannot draw"
     return ''.join(c if ord(c) in font_chars(font.get_file()) else '□' for c in text)
 
+# %% ../nbs/30_stores.ipynb #c1ca34ad
 def sheet_rows(self:Check, n, seed):
     "(title, indices) of the rows of a sheet"
     fine = np.flatnonzero(self.fine)
@@ -198,6 +203,7 @@ def sheet(self:Check,
             ax.set_title(drawable(texts[i], font), fontproperties=font, parse_math=False, pad=2)
     return figure
 
+# %% ../nbs/30_stores.ipynb #996658ae
 @patch
 def save(self:Check,
     folder, # made if missing
@@ -264,6 +270,7 @@ def progress(self:Part, **changes):
         f.flush(); os.fsync(f.fileno())
     os.replace(new, self.note)
 
+# %% ../nbs/30_stores.ipynb #65e29b14
 @patch
 def append(self:Part, file, lines):
     "Add to a text file, after cutting off what was written after the last note; returns its new size"
@@ -275,6 +282,7 @@ def append(self:Part, file, lines):
         f.flush(); os.fsync(f.fileno())
         return f.tell()
 
+# %% ../nbs/30_stores.ipynb #ce3e4d2a
 @patch
 def finish(self:Part):
     "Move the result to its place"
@@ -294,12 +302,14 @@ def stay_inside(source, i):
     if hasattr(own, 'outside') and own.outside(j):
         raise DataError(f"{own.name(j)} lies outside the data set; pass outside=True to copy it all the same")
 
+# %% ../nbs/30_stores.ipynb #711caf1a
 def as_png(im): # PIL image
     "The bytes of a picture as a PNG file"
     buffer = io.BytesIO()
     im.save(buffer, 'png')
     return buffer.getvalue()
 
+# %% ../nbs/30_stores.ipynb #a3cb9968
 def gather(source, start, stop, usable, outside):
     "(list of (bytes, text or None), list of (name, reason) left out, labels cleaned) of the items start..stop-1"
     rows, left_out, cleaned = [], [], 0
@@ -337,6 +347,7 @@ def with_suffix(data):
     if suffix in suffixes: return data, suffix
     return as_png(Image.open(io.BytesIO(data)).convert('RGB')), '.png'
 
+# %% ../nbs/30_stores.ipynb #794bbc41
 def write_folder(part, rows, labelled):
     "A piece into a folder: images/00012/000123456.jpg, and labels.tsv"
     lines = []
@@ -357,6 +368,7 @@ def arrow(name):
         raise DataError("parquet needs the library `pyarrow`: pip install pyarrow "
                         "(it comes with `datasets`)") from None
 
+# %% ../nbs/30_stores.ipynb #5449ad8d
 def write_parquet(part, rows, labelled):
     "A piece as one parquet file, which `datasets` knows to hold pictures"
     pa, pq = arrow('pyarrow'), arrow('pyarrow.parquet')
@@ -373,6 +385,7 @@ def write_parquet(part, rows, labelled):
 # %% ../nbs/30_stores.ipynb #00000018
 writers = dict(lmdb=write_lmdb, folder=write_folder, parquet=write_parquet)
 
+# %% ../nbs/30_stores.ipynb #d047ce59
 @dataclass
 class Written:
     "What was made"
@@ -415,6 +428,7 @@ def convert(
             meter.update(stop-done)
         return finished(part)
 
+# %% ../nbs/30_stores.ipynb #2ceceef5
 def finished(part):
     "Move the result to its place, and say what it is"
     state = part.state
@@ -447,6 +461,7 @@ def cache(
         (part.folder/'cache.json').write_text(json.dumps(said))
         return finished(part)
 
+# %% ../nbs/30_stores.ipynb #c19c253d
 def fill(part, images, codes, workers, bar, every):
     "Decode what is missing of a cache"
     source, n, at, lines = part.source, len(part.source), part.state['done'], []
@@ -480,6 +495,7 @@ def memory_map(file, shape):
         raise DataError(f"{file}: {np.prod(shape)/1e6:,.3f} MB are needed ({e.strerror or e}); make room, "
                         "or give another name") from None
 
+# %% ../nbs/30_stores.ipynb #5a041c09
 def reserve(descriptor, size):
     "Have the disk keep room for a file; writing into a map of one without it would end the process (SIGBUS)"
     try:
@@ -499,6 +515,7 @@ def describe(part, name, source_path, rows, of, columns, **said):
     about = dict(source=where, rows=f'{name}.npy', of=of, **(dict(columns=columns) if columns else {}), **said)
     (part.folder/f'{name}.json').write_text(json.dumps(about))
 
+# %% ../nbs/30_stores.ipynb #667d9a49
 def split(
     source_path, # path of a data set
     dst,         # folder for train.json and valid.json; must not exist

@@ -60,6 +60,7 @@ def counts(self:WordStream) -> Counter:
     "How many broken pictures were met so far, by reason"
     return Counter({reason: int(n) for reason, n in zip(reasons[1:], self.tally[:, 3:].sum(0)) if n})
 
+# %% ../nbs/29_streams.ipynb #114e9bb2
 @patch
 def report(self:WordStream) -> str:
     "What was wrong with the data so far, in one line"
@@ -87,6 +88,7 @@ def _image(self:WordStream, name, data):
     im = data(self.size) if callable(data) else open_image(io.BytesIO(data), name, self.size)
     return to_tensor(im, self.size)
 
+# %% ../nbs/29_streams.ipynb #4265bfe9
 @patch
 def _decoded(self:WordStream, name, data, tally):
     "The picture, uint8 [3,H,W]; None, and counted, when it is broken"
@@ -139,6 +141,7 @@ def begin(self:WordStream, epoch: int, position: Iterable = ()): # samples that 
     self.skip[:] = 0
     self.skip[:len(position)] = torch.tensor(position, dtype=torch.int64)
 
+# %% ../nbs/29_streams.ipynb #1cabdd8e
 @patch
 def state_after(self:WordStream, loader: WordLoader) -> dict:
     "Where the stream stands after what `loader` handed out: position counts the samples of each worker"

@@ -57,6 +57,7 @@ def study_world() -> World: # what `Study` renders unless told otherwise
     "Words of two to six lower-case letters: the demo's world, without words of one letter"
     return replace(demo_world(), min_len=2)
 
+# %% ../nbs/80_study.ipynb #531a3853
 @dataclass(frozen=True)
 class Study:
     "What all arms of a comparison share; the defaults take about two minutes per arm and seed on one core"
@@ -143,6 +144,7 @@ def columns(
     "Tokens of each column side by side"
     return features[:, 1:].unflatten(1, grid).transpose(1, 2).flatten(2)
 
+# %% ../nbs/80_study.ipynb #50961129
 def spread_evenly(
     ids: torch.Tensor, # [B, T] with EOS and PAD
     lengths: torch.Tensor, # [B] characters of each word
@@ -218,6 +220,7 @@ def frozen_probe(
             optimizer.zero_grad(); loss.backward(); optimizer.step()
         return reader.eval()
 
+# %% ../nbs/80_study.ipynb #17acca3c
 @torch.no_grad()
 def encode_all(encoder: Encoder, images: torch.Tensor) -> torch.Tensor: # [N, cols, rows·D]
     "Column features of all pictures"
@@ -273,6 +276,7 @@ class Arm:
         if self.cfg is None: return 0
         return steps if self.mae_share is None else steps - self.teacher_steps(steps)
 
+# %% ../nbs/80_study.ipynb #33d251ac
 def pretrain_arm(
     arm: Arm,
     data: StudyData,
@@ -296,6 +300,7 @@ def pretrain_arm(
                          cbs=list(cbs), history=History(path=log), compile=torch.cuda.is_available())
         return model.encoder, learn.history.rows
 
+# %% ../nbs/80_study.ipynb #91decc53
 def start_from(encoder: Encoder, other: Encoder):
     "Take over weights; scale embeddings, which an encoder of one scale lacks, stay zero"
     lacking = encoder.load_state_dict(other.state_dict(), strict=False)
@@ -359,6 +364,7 @@ def scale_retrieval(
     nearest = (describe(small, scale) @ describe(images, cfg.n_scales - 1).T).argmax(1)
     return 100 * (nearest == torch.arange(len(images), device=nearest.device)).float().mean().item()
 
+# %% ../nbs/80_study.ipynb #ecb6d004
 def across_scales(
     encoder: Encoder, # of one scale or several
     data: StudyData,
@@ -394,6 +400,7 @@ def look_at(
                 for figure in ('text_ratio', 'entropy_relative', 'reach') for block in report['layers']}
     return row
 
+# %% ../nbs/80_study.ipynb #a49c861a
 def probe(
     encoder: Encoder, # of one scale
     data: StudyData,
@@ -414,6 +421,7 @@ def probe(
             row |= {f'tuned_ned_{k}': v for k, v in corrupted(reader, data, study.corruptions).items()}
     return row
 
+# %% ../nbs/80_study.ipynb #c4333e86
 def corrupted(reader: ColumnReader, data: StudyData, names: tuple,
          severities: tuple = (.3,)) -> dict: # family -> percent
     "Edit similarity on corrupted pictures of the held-out words, mean over severities"
@@ -458,6 +466,7 @@ def read_rows(path: str | Path) -> list: # of dicts; numbers as numbers, empty a
     return [{k: value(v) for k, v in row.items()}
             for row in csv.DictReader(whole_lines(path).splitlines())]
 
+# %% ../nbs/80_study.ipynb #f595ba4c
 def append_rows(path: str | Path, rows: list):
     "Add rows to a CSV file; the first one writes the header"
     if not rows: return
@@ -507,6 +516,7 @@ def compare(
             say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
     return read_rows(path)
 
+# %% ../nbs/80_study.ipynb #5f3a3073
 def same_budget(rows: list, arms: dict, study: Study, path, command: str = ''):
     "ValueError when rows were measured by another command or with another budget, which no table may mix"
     for row in rows:
@@ -520,6 +530,7 @@ def same_budget(rows: list, arms: dict, study: Study, path, command: str = ''):
         if other: raise ValueError(f"{path}: {row['arm']!r} was measured otherwise ({'; '.join(other)}); "
                                    "give another --out")
 
+# %% ../nbs/80_study.ipynb #999f64ca
 def curve_row(name: str, seed: int, row: dict) -> dict:
     "A row of losses with the same columns for every method"
     return dict(arm=name, seed=seed, step=row['step'],
@@ -537,6 +548,7 @@ def spread_over_seeds(
     def deviation(v): return float(np.std(v, ddof=1)) if len(v) > 1 else float('nan')
     return {arm: (float(np.mean(v)), deviation(v), len(v)) for arm, v in values.items()}
 
+# %% ../nbs/80_study.ipynb #ba60f09b
 def paired(
     rows: list, # from `compare`
     figure: str, # which column
@@ -572,6 +584,7 @@ def _comparison_parser(description, out, budgets):
     parser.add_argument('--keep', type=Path, help='folder for the pre-trained encoders')
     return parser
 
+# %% ../nbs/80_study.ipynb #d185055e
 def _asked(parser, given): # 'ablation.py --budget crops --data IIIT5K_train --out ablation_crops.csv'
     "What was asked for beside arms and seeds: paths by their last name, since folders differ between machines"
     words = [parser.prog]

@@ -93,7 +93,7 @@ def demo_world(
                  mixed_case=False, punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5,
                  dark_text=True, size=size)
 
-
+# %% ../nbs/02_synth.ipynb #b74b12fb
 def clear_world(
     size=(32, 128), # (height, width) of the pictures
 ):
@@ -101,12 +101,14 @@ def clear_world(
     return World(min_len=2, max_len=10, words=.9, numbers=.05, strings=.05, fonts='own', geometry=.5, noise=.4,
                  contrast=.4, size=size)
 
+# %% ../nbs/02_synth.ipynb #1af89be4
 def varied_world(
     size=(32, 128), # (height, width) of the pictures
 ):
     "All 94 printable characters, every effect, every usable font of this machine"
     return World(size=size)
 
+# %% ../nbs/02_synth.ipynb #7582d033
 def street_world(
     size=(32, 128),  # (height, width) of the pictures
     fonts='system',  # as in `World`
@@ -120,6 +122,7 @@ not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|ding
                       r'emoji|wingding|barcode|hairline', # strokes thinner than a pixel leave no ink
                       re.I)
 
+# %% ../nbs/02_synth.ipynb #40646c7f
 def font_files(
     system=True, # also the fonts installed on this machine
 ) -> list:       # paths, matplotlib's own first, each file name once
@@ -129,6 +132,7 @@ def font_files(
     first = {Path(p).name: p for p in reversed(found) if not not_text.search(Path(p).name)}
     return list(first.values())[::-1]
 
+# %% ../nbs/02_synth.ipynb #c1d37049
 @lru_cache(4096)
 def font_chars(path):
     "The code points a font file has glyphs for; none when it cannot be read"
@@ -137,6 +141,7 @@ def font_chars(path):
     except (RuntimeError, OSError):
         return frozenset()
 
+# %% ../nbs/02_synth.ipynb #f4814216
 @lru_cache(4096)
 def draws(path, letter):
     "True when FreeType can draw a font's letter; when it cannot draw one, it mostly cannot draw any"
@@ -170,6 +175,7 @@ def cases(word, world):
     allowed = [s for s in spellings if set(s) <= set(world.alphabet)]
     return allowed if world.mixed_case else allowed[:1]
 
+# %% ../nbs/02_synth.ipynb #086c8694
 @lru_cache(32)
 def vocabulary(world, split=None):
     "The dictionary words of a world, frequent ones first"
@@ -183,6 +189,7 @@ def vocabulary(world, split=None):
 # %% ../nbs/02_synth.ipynb #00000017
 marks = '!?.,:;-\'"'
 
+# %% ../nbs/02_synth.ipynb #e9494a36
 class Words:
     "Draws texts of one world; `split` 'train' or 'valid' keeps to that side of the held-out words"
     def __init__(self, world, split=None):
@@ -233,6 +240,7 @@ def letter_size(text, size):
     "Font size: long words need smaller letters"
     return int(size[0]*min(1.25, max(.6, 2.6*size[1]/(size[0]*max(len(text), 3)))))
 
+# %% ../nbs/02_synth.ipynb #392a7f6f
 def line_of_text(
     text,
     path,     # of the font
@@ -268,6 +276,7 @@ class Layout:
     side: tuple = (0, 0)        # g of the side view
     margin: tuple = (.1, .1, .1, .1) # left, top, right, bottom, as shares of the text's box
 
+# %% ../nbs/02_synth.ipynb #478fd35a
 def bend(x, y, width, angle):
     "Straight line → arc"
     if abs(angle) < 1e-3:
@@ -275,6 +284,7 @@ def bend(x, y, width, angle):
     radius = width/angle
     return (radius-y)*np.sin(x/radius), radius-(radius-y)*np.cos(x/radius)
 
+# %% ../nbs/02_synth.ipynb #ec051175
 def unbend(x, y, width, angle):
     "Arc → straight line"
     if abs(angle) < 1e-3:
@@ -292,6 +302,7 @@ def bend_and_view(x, y, width, layout):
     depth = 1+layout.side[0]*x+layout.side[1]*y
     return x/depth, y/depth
 
+# %% ../nbs/02_synth.ipynb #b2408b51
 def straighten(x, y, width, layout):
     "Places in the scene → places on the straight line; the inverse of `bend_and_view`"
     depth = np.maximum(1-layout.side[0]*x-layout.side[1]*y, .1)
@@ -302,6 +313,7 @@ def straighten(x, y, width, layout):
 
 # %% ../nbs/02_synth.ipynb #00000021
 _edge = np.linspace(-.5, .5, 9)
+
 _border = np.concatenate([[_edge, np.full(9, -.5)], [_edge, np.full(9, .5)]], 1) # the line's upper, lower edge
 
 def crop_box(width, layout):
@@ -311,6 +323,7 @@ def crop_box(width, layout):
     left, top, right, bottom = layout.margin
     return x0-left*(x1-x0), y0-top*(y1-y0), x1+right*(x1-x0), y1+bottom*(y1-y0)
 
+# %% ../nbs/02_synth.ipynb #7f0cdb7d
 def warp(
     line,   # grey PIL picture of a straight line of text
     layout, # the geometry
@@ -340,6 +353,7 @@ def random_angle(width, rng, geometry):
         angle = rng.uniform(0, .9)*geometry*(u > .6)
     return sign*min(angle, .6*width)
 
+# %% ../nbs/02_synth.ipynb #9a98e8da
 def random_layout(
     width,    # length of the line in units of its height
     rng,      # numpy Generator
@@ -390,6 +404,7 @@ def colour(brightness, rng):
     strength = rng.uniform(0, .1) if u < .35 else rng.uniform(.1, .5) if u < .7 else rng.uniform(.5, 1)
     return np.float32(brightness)+tint*np.float32(room*strength)
 
+# %% ../nbs/02_synth.ipynb #d37be421
 def two_brightnesses(rng, contrast, dark_text=False):
     "Brightness of text and background in 0..1, at least `contrast` apart"
     low, high = sorted(rng.uniform(.05, .95, 2))
@@ -407,6 +422,7 @@ def _places(size):
     y, x = np.mgrid[:H, :W].astype(np.float32)/H
     return x, y
 
+# %% ../nbs/02_synth.ipynb #0b23f046
 def cloud(size, rng):
     "Smooth random light, float32 [H,W,3] around 0, mostly grey"
     coarse = rng.integers(0, 256, (3, 8, 4), dtype=np.uint8)
@@ -414,6 +430,7 @@ def cloud(size, rng):
     im = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(im, np.float32)/255-.5
 
+# %% ../nbs/02_synth.ipynb #a7ee1a5b
 def texture(size, rng):
     "Stripes, an edge, bricks or grain: float32 [H,W,1] in -0.5..0.5"
     x, y = _places(size)
@@ -456,6 +473,7 @@ def blend(alpha, world, rng):
         picture = picture+under_text(alpha, u < .12*world.noise, rng)*(edge-picture)
     return picture+opacity*(colour(ink, rng)-picture)
 
+# %% ../nbs/02_synth.ipynb #eb041fcf
 def uneven(picture, alpha, opacity, ink, paper, rng):
     "Letters that are hollow, worn, or shaded; `picture` is their background"
     kind, fill = rng.integers(5), colour(ink, rng)
@@ -468,6 +486,7 @@ def uneven(picture, alpha, opacity, ink, paper, rng):
         opacity = opacity*(.45+.55*(spots[..., None] > 80))
     return picture+opacity*(fill+cloud(alpha.size[::-1], rng)*np.float32(1.2*abs(ink-paper))-picture)
 
+# %% ../nbs/02_synth.ipynb #d6117da8
 def under_text(alpha, outline, rng):
     "Opacity, float32 [H,W,1], of an outline around the letters or of their shadow"
     if outline:
@@ -484,6 +503,7 @@ def jpeg(im, quality):
     im.save(buffer, 'jpeg', quality=quality)
     return Image.open(buffer).convert('RGB')
 
+# %% ../nbs/02_synth.ipynb #9e5d7aa8
 def degrade(picture, noise, rng):
     "Float picture [H,W,3] → PIL picture, with the traces of a camera"
     if noise:
@@ -499,8 +519,10 @@ def degrade(picture, noise, rng):
 
 # %% ../nbs/02_synth.ipynb #00000032
 Rendered = namedtuple('Rendered', 'image text mask')
+
 Rendered.__doc__ = "A rendered word: PIL RGB picture, its text, bool [H,W] mask that is True where text is"
 
+# %% ../nbs/02_synth.ipynb #9863b24e
 class SynthWords:
     "`n` rendered words of a world, the same for the same seed; texts of 'train' and 'valid' never meet"
     labelled = True
@@ -542,6 +564,7 @@ def usable_fonts(world):
                      f"{some!r}{'…' if len(world.alphabet) > 12 else ''}; install a font that has, "
                      "give font files as fonts=, or shorten alphabet")
 
+# %% ../nbs/02_synth.ipynb #56280d31
 def render(self:SynthWords,
     i, # which word
 ):     # Rendered(image, text, mask): PIL RGB picture, str, bool [H,W] True where text is
@@ -557,6 +580,7 @@ def render(self:SynthWords,
     image = degrade(blend(seen, world, rng), world.noise, rng)
     return Rendered(image, text, np.asarray(alpha) > 127)
 
+# %% ../nbs/02_synth.ipynb #5eb3186a
 def draw_line(self:SynthWords, text, rng):
     "Straight line of `text` in one of the fonts"
     k, letter = rng.integers(len(self.fonts)), self.world.alphabet[0]

@@ -25,6 +25,7 @@ def patchify(
     if H % h or W % w: raise ValueError(f"a {H}×{W} picture does not divide into {h}×{w} patches")
     return images.view(B, C, H // h, h, W // w, w).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, h * w * C)
 
+# %% ../nbs/14_teacher.ipynb #e3294114
 def unpatchify(
     patches: torch.Tensor, # [B, N, height·width·3]
     grid: tuple, # (rows, cols) of the patches
@@ -34,6 +35,7 @@ def unpatchify(
     (rows, cols), (h, w) = grid, patch_size
     return patches.reshape(-1, rows, cols, h, w, 3).permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, rows * h, cols * w)
 
+# %% ../nbs/14_teacher.ipynb #bbae5a7c
 def normalize_patches(
     patches: torch.Tensor, # float [B, N, P]
 ) -> torch.Tensor: # the same, zero mean and unit (unbiased) variance per patch
@@ -85,6 +87,7 @@ def pool_features(
     maps = features.transpose(1, 2).unflatten(2, tuple(grid))
     return F.avg_pool2d(maps, (grid[0] // coarse[0], grid[1] // coarse[1])).flatten(2).transpose(1, 2)
 
+# %% ../nbs/14_teacher.ipynb #2240cc5e
 def normalize_features(
     features: torch.Tensor, # [B, N, D]
 ) -> torch.Tensor: # float32, the same shape

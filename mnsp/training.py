@@ -66,6 +66,7 @@ class Recipe:
         "Highest learning rate"
         return self.base_lr * (batch_size or self.batch_size) / 256
 
+# %% ../nbs/41_training.ipynb #b78c4701
 def lmim_recipe() -> Recipe: # 10 epochs; the paper's best row took 20
     "LMIM's pre-training"
     return Recipe()
@@ -157,6 +158,7 @@ def _memory_kept():
 
 hold_memory = Shared(_memory_kept) # freed memory is kept for the next step, not handed back (GNU C library only)
 
+# %% ../nbs/41_training.ipynb #a7624933
 def compile_blocks(
     model: nn.Module,
     **options, # of `torch.compile`, such as mode='max-autotune-no-cudagraphs'
@@ -170,6 +172,7 @@ def compile_blocks(
             module._compiled_call_impl = torch._dynamo.config.patch(limit)(module._compiled_call_impl)
     return model
 
+# %% ../nbs/41_training.ipynb #22d13bac
 class NonBlockingLearner(Learner):
     "fastai's Learner, but the host goes on while a batch is copied to the device"
     def _set_device(self, b): return to_device(b, next(self.model.parameters()).device, non_blocking=True)
@@ -375,6 +378,7 @@ def write(self:History):
                       "can be written", stacklevel=2)
         self.behind = True
 
+# %% ../nbs/41_training.ipynb #234ecd60
 @patch
 def health(self:History, cls):
     "Spread and rank of [cls]; a warning when they have collapsed"
@@ -384,6 +388,7 @@ def health(self:History, cls):
     if message and not self.warned: self.warned = True; warnings.warn(message, stacklevel=2)
     return dict(cls_spread=round(spread, 6), cls_rank=round(rank, 3))
 
+# %% ../nbs/41_training.ipynb #b4dfe322
 @patch
 def state_dict(self:History):
     "What a checkpoint must hold of the log"
@@ -391,6 +396,7 @@ def state_dict(self:History):
     return dict(sums=self.sums, good=self.good, count=self.count, warned=self.warned, columns=columns,
                 seconds=time.monotonic() - self.start)
 
+# %% ../nbs/41_training.ipynb #11a51218
 @patch
 def load_state_dict(self:History, state):
     "Go on with the file's rows up to this step"
@@ -401,6 +407,7 @@ def load_state_dict(self:History, state):
     self.rows, self.behind = self.known(state.get('columns')) if self.path else [], True
     if self.rows: self.write()
 
+# %% ../nbs/41_training.ipynb #74318d3c
 @patch
 def known(self:History, columns: list | None) -> list: # `columns`: their names as the checkpoint has them
     "The file's rows up to this step; a damaged file is kept under another name, with a warning"
@@ -575,6 +582,7 @@ def pretrain(
     loss = lambda out, *_: out['loss'].clone()                      # accumulation scales it in place
     return fit(model, loader, loss, opt, cbs=cbs, **following(recipe, lr, kwargs))
 
+# %% ../nbs/41_training.ipynb #1f4732d7
 def following(recipe: Recipe, lr: float, kwargs: dict) -> dict:
     "Arguments of `fit` as the recipe has them, where `kwargs` says nothing else"
     if not 0 < lr < float('inf'): raise ValueError(f"lr must be a number more than 0, got {lr:g}")

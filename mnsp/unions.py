@@ -140,6 +140,7 @@ class Relabelled(View):
 # %% ../nbs/25_unions.ipynb #fee883e7
 most_mixed = 500_000_000 # items of a mixture, for each of which a byte is kept
 
+# %% ../nbs/25_unions.ipynb #81d11ba9
 class Mixture(View):
     "Sources mixed by weight, the same way for the same seed"
     every = 4096

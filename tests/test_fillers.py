@@ -15,8 +15,8 @@ def script(root):
 
 
 def test_the_script(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['fillers.py', '--out', str(tmp_path/'out'), '--run', str(tmp_path/'run'), '--methods', 'nsp',
-                                      '--steps', '2', '--words', '16', '--batch-size', '8'])
+    how = f'--out {tmp_path}/out --run {tmp_path}/run --methods nsp --steps 2 --words 16 --batch-size 8'
+    monkeypatch.setattr(sys, 'argv', ['fillers.py', *how.split()])
     script(root).main()
     assert read_config(tmp_path/'out'/'nsp')['steps'] == 2
     assert (tmp_path/'run'/'nsp'/'log.csv').is_file()
