@@ -1,4 +1,5 @@
 "The README's results are what the committed rows say: every figure is computed anew from experiments/*.csv"
+import json
 import re
 
 import pytest
@@ -100,3 +101,9 @@ def test_what_the_method_section_says_of_the_study(root, rows):
     for figure in 'tuned_ned_crops', 'tuned_ned_10_crops':
         gap, error, seeds = paired(both, figure, 'LMIM')['MAE, twice as long']
         assert gap > -.5 and seeds == 2
+
+
+def test_demo(results, root):
+    runs = json.loads((root/'experiments'/'demo_runs.json').read_text(encoding='utf-8'))
+    read = [f"{run['evaluation']['sets']['rendered']['waics']:.1f}" for run in runs.values()]
+    says(results['make demo'][1].replace('1000 rendered', ''), *read)
