@@ -288,7 +288,7 @@ def demo_out(tmp_path_factory, words):
     "A miniature of the demo on real folders"
     out = tmp_path_factory.mktemp('demo') / 'out'
     tests = write_words(out.parent / 'street', 10, seed=5)
-    code, stdout, stderr = process('demo', '--data', words, '--test', tests, '--out', out, '--minutes', .4)
+    code, stdout, stderr = process('demo', '--data', words, '--test', tests, '--out', out, '--minutes', .5)
     assert code == 0, stderr
     return out
 
