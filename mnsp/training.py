@@ -104,12 +104,11 @@ class Threads(Callback):
     "On a CPU, as many threads as a step is fastest with, tried at the start and now and then"
     order, run_valid = -4, False
     def __init__(self,
-        most: int | None = None, # None: PyTorch's number, or 1, which changes nothing, where it is not ours to choose
         again: float = 60., # seconds until they are tried again; twice as many when nothing has changed
-    ): self.most, self.again, self.held = most, again, ExitStack()
+    ): self.again, self.held = again, ExitStack()
     def before_fit(self):
         ours = self.dls.device.type == 'cpu' and processes() == 1 and 'OMP_NUM_THREADS' not in os.environ
-        self.begin(self.most or (torch.get_num_threads() if ours else 1))
+        self.begin(torch.get_num_threads() if ours else 1)          # 1 changes nothing
     def begin(self, most: int):
         self.counts, self.wait = sorted({most, *(2**k for k in range(most.bit_length()) if 2**k < most)}), self.again
         self.best, self.using = most, None
