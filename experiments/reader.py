@@ -57,6 +57,7 @@ sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
     mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, two hours
     fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # two thirds as fast
+    deep=dict(patch_size=(8, 4), dim=192, depth=9, heads=3, stem=(32, 64), stored_positions=True), # `fine`, grown
     medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
     small=dict(patch_size=(4, 8), dim=384, depth=12, heads=6)) # ViT-S
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -258,13 +259,26 @@ def starting_point(folder, cfg):
     return recognizer
 
 def refitted(encoder, cfg):
-    "Weights of an encoder for patches of another size: the projection resampled, positions in the unit it learnt them in"
-    weights, stride = encoder.state_dict(), 2**len(cfg.stem)
+    """Weights of an encoder for more blocks and for patches of another size: the projection resampled, positions in the
+    unit it learnt them in"""
+    weights, stride = deepened(encoder.state_dict(), encoder.cfg.depth, cfg.depth), 2**len(cfg.stem)
     if encoder.cfg.patch_size == cfg.patch_size: return weights
     kernel = [side//stride for side in cfg.patch_size]
     weights['patch_embed.proj.weight'] = resample_patch_embed(weights['patch_embed.proj.weight'], kernel)
     if cfg.stored_positions: weights['positions0'] = position_table(cfg.grid(), encoder.cfg.grid(), cfg.dim)
     return weights
+
+def deepened(weights, depth, deeper):
+    "More blocks, spread evenly: each is a copy of the one before it that adds nothing yet, so features stay what they were"
+    grown, origins = {k: w for k, w in weights.items() if not k.startswith('blocks.')}, [k*depth//deeper for k in range(deeper)]
+    for k, origin in enumerate(origins):
+        copied = k > 0 and origins[k-1] == origin
+        for name, w in weights.items():
+            if not name.startswith(f'blocks.{origin}.'): continue
+            part = name.split('.', 2)[2]
+            silent = copied and part.startswith(('attn.proj.', 'mlp.fc2.'))
+            grown[f'blocks.{k}.{part}'] = torch.zeros_like(w) if silent else w.clone()
+    return grown
 
 def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout, seed, kinds):
     "Learn to read"

@@ -68,6 +68,19 @@ def test_machine_labels(run, tmp_path):
     assert found['machine_TEXTMASK'] == [f'Read {i}' for i in range(20, 60) if not held[i]]
     assert len(found['real_IC03']) == 60-sum(held) and len(found['valid_IC03_train']) == sum(held) > 0
 
+def test_grown_deeper():
+    "A deeper encoder begun from another has its features, and every block of it learns"
+    from dataclasses import replace
+
+    from mnsp.encoder import Encoder, EncoderConfig
+    cfg = EncoderConfig(**module.sizes['nano'])
+    encoder, deeper = Encoder(cfg).eval(), Encoder(replace(cfg, depth=3)).eval()
+    deeper.load_state_dict(module.refitted(encoder, deeper.cfg))
+    images = torch.randint(256, (2, 3, 32, 128), dtype=torch.uint8)
+    assert torch.equal(deeper(images), encoder(images))
+    (deeper(images)*torch.randn(cfg.dim)).sum().backward()
+    assert all(block.attn.proj.weight.grad.abs().sum() > 0 for block in deeper.blocks)
+
 def interrupt_at_validation(n, monkeypatch):
     "Validate every two steps, and let the n-th of them end in SIGTERM"
     def validation(run, reader, whole=module.validation):
