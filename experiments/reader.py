@@ -39,6 +39,7 @@ from mnsp.diagnosis import by_length, groups_table, trusted
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
 from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
+from mnsp.graph import link_graph
 from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.images import Source, all_labels
@@ -449,13 +450,13 @@ def unpack(run, out, workers):
 # ------------------------------------------------------------------------------------------------------------- packaging
 
 def package(run, name, out, note, other):
-    "The averaged weights in half precision, and ten words by which they can be known again"
+    "The averaged weights in half precision, the graph that reads with them, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
     if other: halfway(recognizer, load_model(other, 'Recognizer'))
     found = evaluate(recognizer.to(device).read_batch, validation_words(run), bar=False)
     print(found.table(), strengths(found.readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
-    print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True))
+    print(save_model(recognizer.cpu(), out, dict(note=note, steps=steps), half=True), link_graph(out))
     (out/'fingerprint.json').write_text(json.dumps(fingerprint(reading.Recognizer.from_pretrained(out)), indent=1)+'\n')
 
 def halfway(recognizer, other):

@@ -68,6 +68,19 @@ def test_the_command_reads_without_torch(file, pictures):
     assert code == 1 and 'nowhere.onnx: no such file' in err and 'Traceback' not in err
 
 
+def test_whole_numbers_read_nearly_the_same(file, tmp_path):
+    "int8: two thirds of the size, and of 100 rendered words nearly all as with the file in floating point"
+    from mnsp.graph import export_onnx
+    from mnsp.onnx import OnnxReader
+    from mnsp.recognizer import Recognizer
+    from mnsp.synth import SynthWords, street_world
+    light = export_onnx(Recognizer.from_pretrained(), tmp_path / 'light.onnx', int8=True)
+    assert light.stat().st_size < .67 * file.stat().st_size
+    words = SynthWords(street_world(fonts='own'), 100, seed=3)
+    texts = [[r.text for r in OnnxReader(f).read([words[i][0] for i in range(100)])] for f in (file, light)]
+    assert sum(a == b for a, b in zip(*texts)) >= 95
+
+
 def test_an_exported_file_is_no_weights(file):
     from mnsp.hub import WeightsError, load_model
     with pytest.raises(WeightsError, match='give the weights it was made from'): load_model(file)

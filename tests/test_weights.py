@@ -22,6 +22,21 @@ folder = packaged_weights()
 data = Path(os.environ.get('MNSP_DATA', Path(__file__).parent.parent.parent/'shared'/'data'))
 fingerprint = json.loads((folder/'fingerprint.json').read_text())
 
+def test_the_graph_beside_the_weights_is_theirs():
+    "It finds every weight where it lies, and reads with them what PyTorch reads"
+    onnx, OnnxReader = pytest.importorskip('onnx'), pytest.importorskip('mnsp.onnx').OnnxReader
+    pytest.importorskip('onnxruntime')
+    from mnsp.graph import stored_tensors
+    model, tensors = onnx.load(folder/'graph.onnx', load_external_data=False), stored_tensors(folder/'model.safetensors')
+    linked = {w.name.removeprefix('recognizer.').removesuffix('_half'): {e.key: e.value for e in w.external_data}
+              for w in model.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL}
+    assert set(tensors)-set(linked) == {name for name in tensors if name.endswith('num_batches_tracked')}
+    for name, where in linked.items():
+        assert where == dict(location='model.safetensors', offset=str(tensors[name][1]), length=str(tensors[name][2]))
+    words = SynthWords(street_world(fonts='own'), 1000, seed=fingerprint['seed'])
+    found = OnnxReader().read([words[i][0] for i in fingerprint['words']])
+    assert [r.text for r in found] == fingerprint['readings']
+
 def test_fingerprint():
     "Ten words, rendered in the fonts that come with matplotlib, are read exactly as when the weights were made"
     words = SynthWords(street_world(fonts='own'), 1000, seed=fingerprint['seed'])
