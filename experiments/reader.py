@@ -92,12 +92,13 @@ class Pool:
         part = np.searchsorted(self.ends, at, 'right')
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
-shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1} # of the real crops of a batch, where there are such caches
+shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1, 'self*': .36} # of the real crops of a batch, where there are
+usual_kinds = tuple(shares)[:4] # 'self*', our own readings alone, takes the place of 'machine*' and 'own*' where it is asked for
 blank = .012 # share of a batch on which nothing is written
 
 class Data:
     "Real crops and rendered words, mixed; real ones are changed more, since they are few"
-    def __init__(self, run, real=.35, max_len=24, kinds=tuple(shares)):
+    def __init__(self, run, real=.35, max_len=24, kinds=usual_kinds):
         self.rough, self.mild = FinetuneAugment(.8, .7, .4, .5), FinetuneAugment(.5, .15, .3, .1)
         self.other_look = GuidanceView('medium')
         whole = sum(shares[k] for k in kinds)
@@ -395,6 +396,10 @@ def machine_labels(folder, least, readings=None):
         else: texts.append(own['text'] if own['confidence'] >= least or own['text'] == plain(text) else None)
     return texts
 
+def own_labels(readings, least):
+    "What our own reader is sure of, whatever the machine says; None for the others"
+    return [r['text'] if 'error' not in r and not r['rotation'] and r['confidence'] >= least else None for r in readings]
+
 def read_by_us(folder): return [json.loads(row) for row in (folder/'readings.jsonl').read_text(encoding='utf-8').splitlines()]
 
 def more(run, data, least, own):
@@ -404,7 +409,10 @@ def more(run, data, least, own):
         ('season_WIRES', 'WIRES', False), ('season_PLATES', 'PLATES', False), ('season_SROIE', 'SROIE_words', False))]
     for folder in ('TEXTMASK', 'POSTERS'):
         sets.append((f'machine_{folder}', folder, False, machine_labels(Path(data)/folder, least)))
-        if own: sets.append((f'own_{folder}', folder, False, machine_labels(Path(data)/folder, least, read_by_us(own/folder))))
+        if own:
+            readings = read_by_us(own/folder)
+            sets.append((f'own_{folder}', folder, False, machine_labels(Path(data)/folder, least, readings)))
+            sets.append((f'self_{folder}', folder, False, own_labels(readings, least)))
     for name, folder, valid, texts in sets:
         if not (run/name).exists(): print(cache(one_side(Path(data)/folder, texts, valid), run/name), flush=True)
 
@@ -502,7 +510,7 @@ def main(args=None):
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
-    parser.add_argument('--kinds', nargs='+', choices=shares, default=tuple(shares), help='of real crops, for `finetune`')
+    parser.add_argument('--kinds', nargs='+', choices=shares, default=usual_kinds, help='of real crops, for `finetune`')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
     parser.add_argument('--seed', type=int, default=0, help='of new weights and of what each step draws')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')

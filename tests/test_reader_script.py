@@ -68,6 +68,15 @@ def test_machine_labels(run, tmp_path):
     assert found['machine_TEXTMASK'] == [f'Read {i}' for i in range(20, 60) if not held[i]]
     assert len(found['real_IC03']) == 60-sum(held) and len(found['valid_IC03_train']) == sum(held) > 0
 
+    for name in sets[1:3]:                                              # with our own readings, some of them sure
+        (tmp_path/'own'/name).mkdir(parents=True)
+        rows = [dict(text=f'Ours {i}', confidence=.5 if 10 <= i < 30 else .95, rotation=0) for i in range(60)]
+        (tmp_path/'own'/name/'readings.jsonl').write_text('\n'.join(map(module.json.dumps, rows))+'\n')
+    call('more', tmp_path/'run', '--data', tmp_path, '--own', tmp_path/'own')
+    found = {f.name: list(CacheSource(f).labels()) for f in sorted((tmp_path/'run').glob('*_POSTERS'))}
+    assert found['self_POSTERS'] == [f'Ours {i}' for i in (*range(10), *range(30, 60)) if not held[i]]
+    assert found['own_POSTERS'] == [f'Ours {i}' for i in range(10) if not held[i]] # a machine's label goes before
+
 def test_grown_deeper():
     "A deeper encoder begun from another has its features, and every block of it learns"
     from dataclasses import replace
