@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RangeTest', 'RateCurve', 'find_rate', 'show_rates']
 
-# %% ../nbs/45_learning_rate.ipynb #7579f389
+# %% ../nbs/45_learning_rate.ipynb #59f4e797
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ with quiet_fastai:
     from fastai.callback.core import Callback, CancelFitException
     from fastai.callback.schedule import valley
 
-# %% ../nbs/45_learning_rate.ipynb #3f671de3
+# %% ../nbs/45_learning_rate.ipynb #f15365dd
 class RangeTest(Callback):
     "Let the learning rate grow by the same factor from step to step, until the loss breaks"
     order, run_valid = 61, False                                    # after the schedule of `fit`
@@ -36,22 +36,20 @@ class RangeTest(Callback):
         if not math.isfinite(loss) or self.losses and loss > 4 * min(self.losses): raise CancelFitException
         self.rates.append(self.rate); self.losses.append(loss)
 
-# %% ../nbs/45_learning_rate.ipynb #c789a861
+# %% ../nbs/45_learning_rate.ipynb #0dbd49e5
 @dataclass
 class RateCurve:
     "The smoothed loss at growing rates"
     rates: list
     losses: list
 
-    def suggestion(self) -> float:
+    def suggestion(self) -> float | None: # None: the loss falls nowhere
         "A rate for the peak of a run, by fastai's valley"
         n = len(self.rates)
-        kept = slice(n // 10, max(n // 10 + 2, n - 5))
-        if n < 10 or min(self.losses[kept]) >= self.losses[kept][0]:
-            raise ValueError(f"the loss falls nowhere in {n} steps: more steps, or a smaller first rate, would show where")
-        return valley(self.rates[kept], self.losses[kept], n)[0]
+        rates, losses = (values[n // 10:n - 5] for values in (self.rates, self.losses))
+        return valley(rates, losses, n)[0] if rates and min(losses) < losses[0] else None
 
-# %% ../nbs/45_learning_rate.ipynb #c0d20909
+# %% ../nbs/45_learning_rate.ipynb #cabdb47a
 def find_rate(
     train: Callable, # `pretrain` or `finetune`
     model: nn.Module,
@@ -70,7 +68,7 @@ def find_rate(
     finally: model.load_state_dict(weights)
     return RateCurve(test.rates, test.losses)
 
-# %% ../nbs/45_learning_rate.ipynb #2a26e848
+# %% ../nbs/45_learning_rate.ipynb #1e9158f3
 @figure_style
 def show_rates(
     curves: dict, # name -> `RateCurve`
@@ -79,9 +77,8 @@ def show_rates(
     fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
     for k, (name, curve) in enumerate(curves.items()):
         rate = curve.suggestion()
-        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=f'{name}: {rate:.1e}')
-        ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
-    low, high = (f(x for c in curves.values() for x in c.losses) for f in (min, max))
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed', ylim=(low - .05 * (high - low), None))
+        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=f'{name}: {rate:.1e}' if rate else f'{name}: none')
+        if rate: ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed')
     ax.grid(alpha=.3); ax.legend(title='suggested')
     return fig
