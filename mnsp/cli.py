@@ -222,7 +222,7 @@ def demo(
         stopped = run(data or [], test or [], out, settings, **columns)['stopped']
     if stopped: raise typer.Exit(130)
 
-# %% ../nbs/79_cli.ipynb #83c5d3d6
+# %% ../nbs/79_cli.ipynb #bd2eb933
 def _say(text):
     "Print what a run says: above its bar, and notes on stderr"
     from tqdm import tqdm
@@ -271,7 +271,7 @@ def pretrain(
     "Pre-train an encoder on pictures, labelled or not; OUT/encoder is what `finetune` starts from."
     _run('run_pretraining', **locals())
 
-# %% ../nbs/79_cli.ipynb #c04340c6
+# %% ../nbs/79_cli.ipynb #b741b6d6
 @app.command('lr-find')
 def lr_find(
     data: Annotated[list[str], typer.Argument(help="Pictures of words, as --data of a run.")],
@@ -359,7 +359,7 @@ def plot(
     with _figures(): show_runs(found).savefig(out)
     typer.echo(f"{out}: {len(found)} run{'s' * (len(found) > 1)}")
 
-# %% ../nbs/79_cli.ipynb #b50225c0
+# %% ../nbs/79_cli.ipynb #b628c479
 def _folder(out, option):
     "A folder to write to, made and found writable by one process"
     from mnsp.machine import prepare_out, rank
@@ -477,7 +477,7 @@ def _measured(model, sources, rules, as_read, tta, as_json, **options):
         typer.echo(f'{finished}\ninterrupted: other sets are missing', err=as_json)
         raise
 
-# %% ../nbs/79_cli.ipynb #e320059e
+# %% ../nbs/79_cli.ipynb #da0c7c13
 def _told(result, as_json, least_confidence, confusions):
     "Print the result"
     from mnsp import diagnosis as d
@@ -488,7 +488,7 @@ def _told(result, as_json, least_confidence, confusions):
     if least_confidence is not None: typer.echo(_trusted(result, least_confidence))
     if confusions: typer.echo('\n' + d.confusions_table(d.confusions(result.readings)))
 
-# %% ../nbs/79_cli.ipynb #e739a53c
+# %% ../nbs/79_cli.ipynb #cb409e03
 _Sets = Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])]
 _Union14m = Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")]
 _Subset = Annotated[Optional[Path], typer.Option(help="List of picture names, one a line: only these count.")]
@@ -504,7 +504,7 @@ _Readings = Annotated[Optional[Path], typer.Option(help="CSV file of all labels 
 _OneObject = Annotated[bool, typer.Option('--json', help="Print one JSON object instead of a table.")]
 _AsRead = Annotated[bool, typer.Option('--as-read', help=_as_read)]
 
-# %% ../nbs/79_cli.ipynb #918b8860
+# %% ../nbs/79_cli.ipynb #22b93479
 @app.command()
 @_together
 def evaluate(
@@ -646,7 +646,7 @@ def _read_words(reader, pictures, as_json, sheet, urls, **how):
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         return _answered(zip(names, readings), bar, as_json, sheet, urls)
 
-# %% ../nbs/79_cli.ipynb #61a02f0d
+# %% ../nbs/79_cli.ipynb #1e96569c
 def _answered(readings, bar, as_json, attention, urls):
     "Answer them; exit code 1 when something could not be read"
     failed, done, hints, shown = 0, 0, {}, []
@@ -666,7 +666,7 @@ def _answered(readings, bar, as_json, attention, urls):
     if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
     if failed: raise typer.Exit(1)
 
-# %% ../nbs/79_cli.ipynb #706a15a9
+# %% ../nbs/79_cli.ipynb #8cd1ab0d
 _Names = Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line (read without "
                                                   "its spaces); - takes a picture from stdin, or paths, one per line.")]
 _EachObject = Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")]
@@ -679,7 +679,7 @@ _Detect = Annotated[Optional[str], typer.Option(help=_detect)]
 _Drawing = Annotated[Optional[Path], typer.Option('--draw', help="PNG file: the photograph with its words, for --boxes and "
                                                                  "--detect.")]
 
-# %% ../nbs/79_cli.ipynb #fd7633d6
+# %% ../nbs/79_cli.ipynb #4ded2044
 @app.command()
 def read(
     pictures: _Names, weights: WeightsOption = None, as_json: _EachObject = False, attention: _Attention = None,
