@@ -1014,6 +1014,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mnsp.robustness.squeeze': ('robustness.html#squeeze', 'mnsp/robustness.py')},
             'mnsp.runs': { 'mnsp.runs.Run': ('runs.html#run', 'mnsp/runs.py'),
                            'mnsp.runs.RunOptions': ('runs.html#runoptions', 'mnsp/runs.py'),
+                           'mnsp.runs.RunOptions.__post_init__': ('runs.html#runoptions.__post_init__', 'mnsp/runs.py'),
                            'mnsp.runs._asked': ('runs.html#_asked', 'mnsp/runs.py'),
                            'mnsp.runs._callbacks': ('runs.html#_callbacks', 'mnsp/runs.py'),
                            'mnsp.runs._characters': ('runs.html#_characters', 'mnsp/runs.py'),

@@ -295,7 +295,7 @@ def lr_find(
                                columns=_columns(image_column, text_column, pattern))
     with _figures(): show_rates({method: curve}).savefig(out, dpi=120)
     rate = curve.suggestion()
-    if not rate: raise ValueError(f"the loss fell nowhere in {len(curve.rates)} steps, see {out}: give more steps")
+    if not rate: raise ValueError(f"the loss fell nowhere in {len(curve.rates)} steps, see {out}: give more --steps")
     typer.echo(f'--lr {rate:.1e} is suggested; the curve is in {out}')
 
 # %% ../nbs/79_cli.ipynb #057ee0b3

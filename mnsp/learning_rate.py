@@ -60,7 +60,7 @@ def find_rate(
     **kwargs, # of `train`: optimizer, decay, seed, bar, device, …
 ) -> RateCurve:
     "A range test; the model has its weights again afterwards"
-    if not 0 < first < last: raise ValueError(f"first={first:g}, last={last:g}: give two rates, the smaller one first")
+    if not 0 < first < last: raise ValueError(f"first={first:g}, last={last:g}: give the smaller rate first")
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     test, log = RangeTest(first, last, steps), History()
     log.warned = True                                               # at the end of the curve [cls] may collapse
@@ -77,7 +77,8 @@ def show_rates(
     fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
     for k, (name, curve) in enumerate(curves.items()):
         rate = curve.suggestion()
-        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=f'{name}: {rate:.1e}' if rate else f'{name}: none')
+        said = f'{name}: {rate:.1e}' if rate else f'{name}: none'
+        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=said)
         if rate: ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed')
     ax.grid(alpha=.3); ax.legend(title='suggested')

@@ -31,7 +31,7 @@ from .files import locked, write_atomically
 from .finetune import ShortFirst, Validation, finetune, label_lengths, reading_scores
 from .labels import survey
 from .learning_rate import RateCurve, find_rate
-from .machine import prepare_out, processes, rank, seeded, versions
+from .machine import as_device, prepare_out, processes, rank, seeded, versions
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae, mnsp, sizes, teacher_config, with_settings
 from .reading import packaged_weights
 from .recognizer import (Recognizer, encoder_of_scales, recognizer_from, recognizer_small,
@@ -64,6 +64,8 @@ class RunOptions:
     bar: bool = True # a progress bar
     say: Callable = tqdm.write # text -> None; notes begin with 'note: '
 
+    def __post_init__(self): as_device(self.device)                 # an error now, not before the first step
+
 # %% ../nbs/76_runs.ipynb #308da99a
 @dataclass
 class Run:
@@ -82,7 +84,8 @@ def _schedule(o):
                 **({} if o.clip is None else dict(clip=o.clip)))
 
 def _several(data):
-    "A list of what is given as one or several"
+    "A list of what is given as one or several; what has names already keeps them"
+    if data is None or isinstance(data, dict): return data or {}
     return list(data) if isinstance(data, (list, tuple)) else [data]
 
 def _name(thing):
@@ -95,13 +98,15 @@ def _path(thing):
 
 def _asked(o, data, rate, **more):
     "What checkpoints keep of the request, and `resume` compares"
-    return dict(rate, **_schedule(o), batch_size=o.batch_size, stream=o.stream, data=[_name(d) for d in data], **more)
+    data = [_name(d) for d in data]
+    return dict(rate, **_schedule(o), batch_size=o.batch_size, stream=o.stream, data=data, **more)
 
 # %% ../nbs/76_runs.ipynb #066d0ba3
 def _words(data, o, sampler=None, **labels):
     "The data of a run and its loader, shared out among the processes"
     share = dict(rank=rank(), world=processes())
-    words = open_words(data, o.stream, seed=o.seed, columns=o.columns, max_broken=o.max_broken, **share, **labels)
+    labels |= dict(seed=o.seed, columns=o.columns, max_broken=o.max_broken)
+    words = open_words(data, o.stream, **share, **labels)
     sampler = sampler(words) if sampler else None
     full = o.stream or len(words) > o.batch_size or processes() > 1 # else the only batch would be dropped
     return words, word_loader(words, o.batch_size, shuffle=sampler is None, seed=o.seed, workers=o.workers,
@@ -138,10 +143,11 @@ def _no_weights(out, resume):
     folder = out / 'checkpoints'
     if not (out / 'model.safetensors').exists() or checkpoints(folder): return
     if not begun(folder).exists():
-        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move them away")
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move "
+                         "them away")
     if not resume:
-        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: --resume begins it "
-                         "again, or give another --out")
+        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: --resume "
+                         "begins it again, or give another --out")
 
 # %% ../nbs/76_runs.ipynb #c0bfaa4d
 def _write_down(out, o, asked, data):
@@ -161,7 +167,8 @@ def _write_down(out, o, asked, data):
 # %% ../nbs/76_runs.ipynb #aced8430
 def _callbacks(out, o, asked):
     "What keeps and spreads a run"
-    cbs = [Checkpoints(out / 'checkpoints', o.checkpoint_every, resume=o.resume, settings=dict(asked, folder=out.name))]
+    asked = dict(asked, folder=out.name)
+    cbs = [Checkpoints(out / 'checkpoints', o.checkpoint_every, resume=o.resume, settings=asked)]
     if processes() > 1: cbs.append(Parallel())
     if rank() == 0 and find_spec('tensorboard'): cbs.append(TensorBoard(out / 'tensorboard'))
     return cbs
@@ -172,8 +179,8 @@ def _train(train, model, out, save, o, asked, data, name, cbs=(), **how): # `tra
     if first: prepare_out(out); _no_weights(out, o.resume)
     record = _write_down(out, o, asked, data) if first else {}
     history = History(path=out / 'log.csv' if first else None)
-    try: train(model, history=history, bar=name if first and o.bar else None, compile=o.compile, device=o.device,
-               cbs=[*cbs, *_callbacks(out, o, asked)], **how, **_schedule(o))
+    how |= dict(bar=name if first and o.bar else None, compile=o.compile, device=o.device, **_schedule(o))
+    try: train(model, history=history, cbs=[*cbs, *_callbacks(out, o, asked)], **how)
     except KeyboardInterrupt as e: stopped = str(e) or 'interrupted'
     try:
         if first: save()
@@ -193,10 +200,10 @@ def _from_encoder(where, cfg, settings):
     "The encoder that is gone on from, with the method's scales, and the configuration to match"
     encoder = _encoder_at(where)
     if encoder.cfg.dim != cfg.encoder.dim:
-        raise ValueError(f"encoder={_path(where)}: is {encoder.cfg.dim} wide, the preset asks for {cfg.encoder.dim}: "
-                         "give the preset of its size")
+        raise ValueError(f"encoder={_path(where)}: is {encoder.cfg.dim} wide, the preset asks for "
+                         f"{cfg.encoder.dim}: give the preset of its size")
     if any(text.startswith('encoder.') for text in settings):
-        raise ValueError(f"encoder={_path(where)}: brings its own settings, so leave out those called encoder.…")
+        raise ValueError(f"encoder={_path(where)}: has its own settings, so leave out those called encoder.…")
     encoder = encoder_of_scales(encoder, cfg.encoder.n_scales)
     return replace(cfg, encoder=encoder.cfg), encoder
 
@@ -246,18 +253,19 @@ def run_pretraining(
         cfg, frozen, known = _method(method, preset, teacher, encoder, settings)
         words, loader = _words(data, o, size=cfg.encoder.img_size)
         _few(loader, o)
-        rate, named = usual(cfg.encoder.dim, o.optimizer, o.lr), isinstance(method, str)
-        asked = _asked(o, data, rate, method=method if named else asdict(method), preset=preset, teacher=_path(teacher),
-                       settings=settings, **(dict(encoder=_name(encoder)) if encoder else {}))
+        rate, name = usual(cfg.encoder.dim, o.optimizer, o.lr), 'pre-training'
+        if isinstance(method, str): name = method
+        else: method = asdict(method)
+        asked = _asked(o, data, rate, method=method, preset=preset, teacher=_path(teacher), settings=settings,
+                       **(dict(encoder=_name(encoder)) if encoder else {}))
         stage = partial(_pretrain, o=o, asked=asked, data=_counted(data, words), **rate)
         with _owned(out) as out:
             if teacher == 'mae':
-                run = stage(Pretrainer(teacher_config(cfg, preset)), loader, out / 'teacher', 'mae, the teacher',
-                            recipe=mae_recipe())
+                first = Pretrainer(teacher_config(cfg, preset))
+                run = stage(first, loader, out / 'teacher', 'mae, the teacher', recipe=mae_recipe())
                 if run.stopped: return run
-                frozen, loader = run.model.encoder, _words(data, o, size=cfg.encoder.img_size)[1] # from the start
-            run = stage(Pretrainer(cfg, frozen, encoder=known), loader, out, method if named else 'pre-training')
-            return _ended(run, words, o)
+                frozen, (_, loader) = first.encoder, _words(data, o, size=cfg.encoder.img_size) # from the start
+            return _ended(stage(Pretrainer(cfg, frozen, encoder=known), loader, out, name), words, o)
 
 # %% ../nbs/76_runs.ipynb #33634030
 def _start(encoder, reader):
@@ -271,13 +279,14 @@ def _start(encoder, reader):
 def _characters(charset, reader, drop):
     "The characters to read from now on: those given, or all that the reader knows and those of English"
     old = reader and reader.charset
-    if not charset: return Charset(old.chars + ''.join(c for c in english.chars if c not in old)) if old else english
+    if not charset:
+        return Charset(old.chars + ''.join(c for c in english.chars if c not in old)) if old else english
     new = charset if isinstance(charset, Charset) else Charset.from_file(charset)
     gone = ''.join(c for c in old.chars if c not in new) if old else ''
     if gone and not drop:
         where = 'it' if isinstance(charset, Charset) else charset
-        raise ValueError(f"charset={where} lacks {len(gone)} characters that the reader knows "
-                         f"({gone[:40]}{'…' * (len(gone) > 40)}): add them, or let them go with drop_characters=True")
+        raise ValueError(f"charset={where} lacks {len(gone)} characters that the reader knows ({gone[:40]}"
+                         f"{'…' * (len(gone) > 40)}): add them, or let them go with drop_characters=True")
     return new
 
 # %% ../nbs/76_runs.ipynb #dfe526ae
@@ -302,7 +311,8 @@ def _reader(start, charset, max_len, o): # -> the recogniser, and what is new to
 def _read_out(row):
     "A row of the validation in words"
     when = f"step {row['step']}" if row['step'] else 'before'
-    return f'{when}: ' + ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned')) + ' % of held-out words'
+    scores = ', '.join(f'{k} {row[k]:g}' for k in ('exact', 'waics', 'ned'))
+    return f'{when}: {scores} % of held-out words'
 
 def _validation(valid, every, out, o, first, charset):
     "What reads held-out words on the way, and keeps the best reader; None without such words"
@@ -310,8 +320,9 @@ def _validation(valid, every, out, o, first, charset):
     sources = valid if isinstance(valid, dict) else named_sources(valid, **o.columns)
     for name, source in sources.items():                            # an error now, not at the first reading
         found = survey(known_labels(name, source), charset)
-        if found.holding: _tell(o, f'note: --valid {name}: {found.holding} of {found.n} labels cannot be read right, '
-                                   f'since they hold characters outside the set: {found.foreign()}')
+        if found.holding:
+            _tell(o, f'note: --valid {name}: {found.holding} of {found.n} labels cannot be read right, since '
+                     f'they hold characters outside the set: {found.foreign()}')
     return Validation(reading_scores(sources, workers=o.workers), every, out / 'validation.csv', first=first,
                       keep=lambda reader: hub.save_model(reader, out), tell=lambda row: o.say(_read_out(row)))
 
@@ -319,8 +330,10 @@ def _which(validation):
     "Which weights were kept"
     if not (validation and validation.rows): return ''
     best = validation.best()
-    if validation.first and not best['step']: return ' of the start, since no later ones read the held-out words better,'
-    return ' of step {step}, which read {exact:g} % of the held-out words exactly, WAICS {waics:g},'.format(**best)
+    if validation.first and not best['step']:
+        return ' of the start, since no later ones read the held-out words better,'
+    return (f" of step {best['step']}, which read {best['exact']:g} % of the held-out words exactly, "
+            f"WAICS {best['waics']:g},")
 
 # %% ../nbs/76_runs.ipynb #323f5fbc
 def _gently(start):
@@ -340,7 +353,8 @@ def _finetune(model, loader, out, validation, o, asked, data, **how):
 # %% ../nbs/76_runs.ipynb #ba9a9a61
 def _growing(share, reader, stream):
     "The share of the run over which words grow longer"
-    if stream and share: raise ValueError("short_first needs the length of every word, which --stream does not know")
+    if stream and share:
+        raise ValueError("short_first needs the length of every word, which --stream does not know")
     return (0. if reader or stream else .6) if share is None else share
 
 def _held_out(valid, every):
@@ -363,7 +377,7 @@ def run_finetuning(
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Recognizer`
     "Train a recogniser on labelled words, from a pre-trained encoder or from a reader"
-    o, data, valid = RunOptions(**options), _several(data), _several(valid) if isinstance(valid, (str, Path)) else valid
+    o, data, valid = RunOptions(**options), _several(data), _several(valid)
     short = _growing(short_first, reader, o.stream)
     with seeded(o.seed), together():
         start = _start(encoder, reader)
@@ -377,7 +391,8 @@ def run_finetuning(
             rate = dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), short_first=short)
             asked = _asked(o, data, rate, charset=chars.chars, max_len=max_len, from_scratch=start is None,
                            reader=reader and _name(reader), **_held_out(valid, valid_every))
-            run = _finetune(model, loader, out, validation, o, asked, _counted(data, words), **_gently(start), **rate)
+            how = dict(rate, **_gently(start))
+            run = _finetune(model, loader, out, validation, o, asked, _counted(data, words), **how)
             return _ended(run, words, o, _which(validation))
 
 # %% ../nbs/76_runs.ipynb #a0f71e5b
@@ -403,7 +418,8 @@ def find_learning_rate(
         else:
             if reader: raise ValueError(f"reader={_path(reader)} is for method='finetune'")
             cfg, _, known = _method(method, preset, None, encoder, None)
-            loader, train, model = _words(data, o, size=cfg.encoder.img_size)[1], pretrain, Pretrainer(cfg, encoder=known)
+            loader, train = _words(data, o, size=cfg.encoder.img_size)[1], pretrain
+            model = Pretrainer(cfg, encoder=known)
         optimizer = usual(model.cfg.encoder.dim, o.optimizer)['optimizer']
-        return find_rate(train, model, loader, first, last, steps, optimizer=optimizer, seed=o.seed, device=o.device,
-                         bar='learning rate' if o.bar else None)
+        return find_rate(train, model, loader, first, last, steps, optimizer=optimizer, seed=o.seed,
+                         device=o.device, bar='learning rate' if o.bar else None)
