@@ -80,6 +80,8 @@ def show_rates(
         said = f'{name}: {rate:.1e}' if rate else f'{name}: none'
         ax.plot(curve.rates, curve.losses, color=f'C{k}', label=said)
         if rate: ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
+    low, high = min(min(c.losses) for c in curves.values()), max(c.losses[0] for c in curves.values())
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed')
+    if high > low: ax.set_ylim(low - .1 * (high - low), high + .3 * (high - low)) # what breaks leaves the picture
     ax.grid(alpha=.3); ax.legend(title='suggested')
     return fig
