@@ -11,7 +11,8 @@ _offered = dict(
     encoder=['Encoder'], pretrain=['Pretrainer', 'lmim', 'mae'],
     recognizer=['recognizer_from', 'recognizer_small', 'recognizer_tiny', 'with_charset'],
     hub=['WeightsError', 'from_published', 'load_model', 'save_model'],
-    reading=['Reading', 'Recognizer', 'samples', 'show_readings'], graph=['export_onnx'], onnx=['OnnxReader'])
+    reading=['Reading', 'Recognizer', 'samples', 'show_readings'], graph=['export_onnx'], onnx=['OnnxReader'],
+    runs=['run_finetuning', 'run_pretraining'])
 _rooms = {name: room for room, names in _offered.items() for name in names}
 __all__ = sorted(_rooms)
 

@@ -25,7 +25,7 @@ with quiet_fastai:
 @contextmanager
 def together():
     "Join the processes that `torchrun` started while it lasts; ConnectionError when another one is gone"
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1: yield; return
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1 or dist.is_initialized(): yield; return
     gpu = torch.cuda.is_available()
     if gpu: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo')

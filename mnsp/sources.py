@@ -212,10 +212,11 @@ def said(how: dict, path: str | Path, takes: tuple) -> dict:
 
 # %% ../nbs/27_sources.ipynb #9ff50e0d
 def open_source(
-    path: str | Path, # file or folder, 'hf:owner/name[:split]', or 'rendered:demo'
+    path: str | Path | Source, # file or folder, 'hf:owner/name[:split]', or 'rendered:demo'; what is open already stays as it is
     **how, # image, text: columns of a table or a list; pattern: of file names, see `FolderSource`
 ) -> Source: # DataError when there is none
     "Open a data set by its path"
+    if not isinstance(path, (str, Path)): return path
     how = {k: v for k, v in how.items() if v is not None}
     if str(path).startswith('hf:'):
         return HfSource(load_hf(path), **said(how, path, ('image', 'text')))

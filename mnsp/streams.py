@@ -238,7 +238,7 @@ def __iter__(self:MixedStream) -> Iterator:
 
 # %% ../nbs/29_streams.ipynb #461e7e07
 def open_stream(
-    path: str | Path, # 'hf:owner/name[:split]', parquet, saved data; a mixture; or what `open_source` knows
+    path: str | Path | Source, # 'hf:owner/name[:split]', parquet, saved data; a mixture; or what `open_source` knows
     split: str | None = None,
     rank: int = 0, # this process, of …
     world: int = 1, # … so many
@@ -248,7 +248,9 @@ def open_stream(
     **kwargs, # of `HfStream` or `MixedStream`
 ) -> HfStream | MixedStream | IndexedStream:
     "Read a data set on the fly"
-    about, where = dict(rank=rank, world=world, shuffle=shuffle, seed=seed), Path(path)
+    about = dict(rank=rank, world=world, shuffle=shuffle, seed=seed)
+    if not isinstance(path, (str, Path)): return IndexedStream(path, rank, world, bool(shuffle), seed)
+    where = Path(path)
     if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
         return hf_stream(path, split, **about, **said(columns or {}, path, ('image', 'text')), **kwargs)
     if is_description(where, ['mixture']):
