@@ -304,9 +304,7 @@ def _few(loader, steps, minutes, epochs, accumulate):
 # %% ../nbs/79_cli.ipynb #5a8bec11
 def _counted(paths, words):
     "What a run learns from: where, and how many pictures, as far as that is known beforehand"
-    source = words.source
-    counts = [s.n for s in source.streams] if hasattr(source, 'streams') else [len(s) for s in source.sources]
-    return [dict(path=p, pictures=n) for p, n in zip(paths, counts)]
+    return [dict(path=p, pictures=part.n) for p, part in zip(paths, words.source.parts)]
 
 # %% ../nbs/79_cli.ipynb #527170b7
 def _write_down(out, resume, settings, data):

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'max_bytes', 'most_scans', 'most_reads', 'BrokenImage', 'BrokenLabel',
            'eight_bits', 'to_rgb', 'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much',
-           'why_broken', 'regular', 'read_file', 'bytes_of', 'open_image', 'Source', 'picture', 'to_array',
-           'is_labelled', 'raw_label', 'readable_label', 'raw_labels', 'all_labels']
+           'why_broken', 'tried', 'by_number', 'by_reason', 'regular', 'read_file', 'bytes_of', 'open_image', 'Source',
+           'picture', 'to_array', 'is_labelled', 'raw_label', 'readable_label', 'raw_labels', 'all_labels']
 
 # %% ../nbs/22_images.ipynb #a20a97f9
 import io
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -159,9 +160,25 @@ def asks_for_much(data: bytes) -> bool:
 # %% ../nbs/22_images.ipynb #3d6d97d0
 def why_broken(error: Exception) -> str:
     "One of `reasons`"
+    if isinstance(error, BrokenImage): return error.reason
     kinds = {Image.DecompressionBombError: 'too large', FileNotFoundError: 'missing',
              PermissionError: 'no permission'}
     return next((why for kind, why in kinds.items() if isinstance(error, kind)), 'unreadable')
+
+# %% ../nbs/22_images.ipynb #7a5d446e
+def tried(make: Callable, *args) -> tuple: # (what it returns, None), or (None, one of `reasons`)
+    "What `make(*args)` returns, or why the picture that it needs is broken"
+    try: return make(*args), None
+    except (BrokenImage, OSError) as e: return None, why_broken(e)
+
+# %% ../nbs/22_images.ipynb #bac3d77a
+def by_number(counts: Counter) -> str:
+    "'3 empty, 1 missing'"
+    return ', '.join(f'{n} {what}' for what, n in counts.most_common())
+
+def by_reason(found: Iterable) -> str: # of (name, reason)
+    "How many there are of each reason"
+    return by_number(Counter(reason for _, reason in found))
 
 # %% ../nbs/22_images.ipynb #c8e6f72f
 def regular(path: str | Path, name: str) -> str | Path:

@@ -6,7 +6,7 @@
 __all__ = ['lists', 'checked', 'hidden', 'unread', 'archives', 'sides', 'index_lines', 'Lines', 'cache_folder', 'converted',
            'entry_in', 'forms', 'find_file', 'Spelling', 'is_outside', 'places_around', 'find_roots', 'ListedSource',
            'walk', 'find_images', 'checked_pattern', 'instead', 'side_text', 'side_of', 'side_trouble', 'check_list',
-           'FolderSource', 'FileSource']
+           'FolderSource']
 
 # %% ../nbs/23_lists.ipynb #e4209b35
 import codecs
@@ -28,7 +28,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import identity, read_at
-from .images import BrokenImage, BrokenLabel, Source, read_file
+from .images import BrokenImage, BrokenLabel, Source, by_number, read_file
 from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words,
                          suffixes, word_in_name)
 
@@ -312,8 +312,7 @@ def find_images(
                       f"{', …' if broken[1:] else ''}); rename them", stacklevel=2)
     if others:
         counts = Counter(Path(o).suffix.lower() for o in others)
-        kinds = ', '.join(f'{n} {kind}' for kind, n in counts.most_common())
-        warnings.warn(f"{folder}: {kinds} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
+        warnings.warn(f"{folder}: {by_number(counts)} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
                       "are not read; save them as .jpg or .png", stacklevel=2)
     return sorted(n for n in found if '\n' not in n)
 
@@ -422,17 +421,3 @@ def _from_name(self:FolderSource, name):
     found = self.pattern and self.pattern.search(PurePosixPath(name).stem)
     if self.side: return Entry(name, clean(side_text(self.path/name, self.side)))
     return Entry(name, clean(found[1]) or None if found else None)
-
-# %% ../nbs/23_lists.ipynb #d7194d8d
-class FileSource(Source):
-    "Picture files, unlabelled; a missing one is broken when it is asked for"
-    def __init__(self,
-        files: Iterable, # paths
-    ):
-        self.files = [str(f) for f in files]
-        self.n = len(self.files)
-        if not self.files:
-            raise DataError("no picture files given")
-
-    def name(self, i: int) -> str: return self.files[i]
-    def data(self, i: int) -> bytes: return read_file(self.files[i], self.files[i])
