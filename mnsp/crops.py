@@ -140,10 +140,10 @@ class Photos(Source):
         images=None,   # folder of the photographs; None: around the annotations
     ):
         self.path, self.photos = str(annotations), read_boxes(annotations)
+        self.n = len(self.photos)
         self.files = list(find_photos([p.name for p in self.photos], images and Path(images), Path(annotations)))
         if not any(self.files):
             raise DataError(f"{annotations}: no photograph found, as {self.photos[0].name}; give their folder as --images")
-    def __len__(self): return len(self.photos)
     def name(self, i): return self.files[i] or self.photos[i].name
     def data(self, i): return Path(self.name(i)).read_bytes()
     def written(self, i): return json.dumps(self.photos[i].boxes) # what else changes a result, for `Part`
@@ -224,7 +224,8 @@ class Cropped:
         lines = [f'{self.path}: {self.n:,} crops of {self.photos:,} photograph{"s"*(self.photos != 1)}, {texts}']
         if self.left_out: lines.append(f'left out: {by_number(Counter(self.left_out))}')
         if self.broken:
-            lines.append(f'photographs left out: {by_reason(self.broken)} ({self.broken[0][0]}{", …" if self.broken[1:] else ""})')
+            some = self.broken[0][0]+(', …' if self.broken[1:] else '')
+            lines.append(f'photographs left out: {by_reason(self.broken)} ({some})')
         return '\n'.join(lines)
 
 # %% ../nbs/32_crops.ipynb #02e000000f

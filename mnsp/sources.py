@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['most_descriptions', 'kinds', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'opening', 'rows_of',
-           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'is_cache', 'has_many', 'open_many',
-           'open_table', 'said', 'open_source', 'lists_in', 'no_labels']
+           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'open_many', 'open_table', 'said',
+           'open_source', 'lists_in', 'no_labels']
 
 # %% ../nbs/27_sources.ipynb #93de2958
 import json
@@ -23,7 +23,7 @@ import numpy as np
 from .hugging_face import HfSource, has_parquet, is_saved, load_hf, of_one_split, root_of, split_of
 from .images import Source
 from .labels import DataError, is_picture, list_suffixes
-from .lists import FolderSource, ListedSource, archives, lists, side_trouble, walk
+from .lists import FolderSource, ListedSource, archives, lists, walk
 from .lmdb_source import CacheSource, LmdbSource, is_lmdb
 from .unions import Concat, Mixture, Relabelled, Subset, fingerprint, leaves
 
@@ -151,34 +151,23 @@ def many_below(path: Path) -> list:
         p for p in sorted(path.glob('*.json')) if p.is_file() and first_key(p) in ('metainfo', 'data_list')]
     return of_one_split(found, path, split_of)
 
-# %% ../nbs/27_sources.ipynb #19e3d198
-def is_cache(path: Path) -> bool:
-    "True when `path` is a folder that `mnsp data cache` made"
-    return (path/'cache.json').is_file()
-
-def has_many(path: Path) -> bool:
-    "True when `many_below` finds some"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # said when they are opened
-        return bool(many_below(path))
-
 # %% ../nbs/27_sources.ipynb #56c953c0
-def open_many(path: Path, **how) -> Concat:
+def open_many(paths: list, **how) -> Concat:
     "Several LMDBs or annotation files as one source"
-    return Concat([open_source(p, **how) for p in many_below(path)])
+    return Concat([open_source(p, **how) for p in paths])
 
 def open_table(path: Path, image: str | None = None, text: str | None = None) -> HfSource:
     "A parquet file, a folder of them, or a saved data set"
     return HfSource(load_hf(path), image, text, root_of(path))
 
 # %% ../nbs/27_sources.ipynb #df21e622
-kinds = [ # (what to look for, how to open it, what can be said besides the path), the first that fits
+kinds = [ # (what to look for, how to open it or what was found, what can be said besides), the first that fits
     (is_lmdb, LmdbSource, ()),
-    (is_cache, CacheSource, ()),
+    (lambda path: (path/'cache.json').is_file(), CacheSource, ()),
     (lambda path: is_saved(path) or has_parquet(path), open_table, ('image', 'text')),
     (is_description, open_description, ()),
     (lambda path: path.is_file() and path.suffix.lower() in list_suffixes, ListedSource, ('image', 'text')),
-    (has_many, open_many, ('image', 'text')),
+    (many_below, open_many, ('image', 'text')),
     (Path.is_dir, FolderSource, ('image', 'text', 'pattern')),
 ]
 
@@ -205,9 +194,9 @@ def open_source(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    for fits, open_it, takes in kinds:
-        if fits(path):
-            return open_it(path, **said(how, path, takes))
+    for find, open_it, takes in kinds:
+        if found := find(path):
+            return open_it(path if found is True else found, **said(how, path, takes))
     if path.name.lower().endswith(archives):
         raise DataError(f"{path} is an archive: unpack it, then give what comes out")
     raise DataError(f"{path}: neither a folder of images nor an LMDB, a list of labels or "
@@ -236,8 +225,7 @@ def no_labels(source: Source) -> str:
     found = [str(p.relative_to(f)) for f in folders for p in lists_in(f)]
     lie = f"{', '.join(found[:4])}{', …' if found[4:] else ''} {'lie' if found[1:] else 'lies'} there"
     titles = next((', '.join(s.titles) for s in bare if hasattr(s, 'titles')), '')
-    aside = next((side_trouble(s.path, s.names[:20]) for s in leaves(source)
-                  if getattr(s, 'path', None) in folders), '')
+    aside = next((s.trouble for s in bare if getattr(s, 'trouble', '')), '')
     remedy = f"{lie}: give {'each' if found[1:] else 'it'} as --data" if found else \
         f"say which of the columns {titles} holds texts with --text-column" if titles else \
         f"{aside}add a labels.tsv (file TAB text), or say where the texts are with --text-column or --pattern"

@@ -66,9 +66,12 @@ def _samples(self:WordStream, worker, skip):
             image, why = self.decoded(open_it)
             self.tally.note(name, why)
             found = (image, item) if why is None else self._substitute(before, (self.seed, worker, number))
-            owed += 1                                           # one more, while there is nothing to put in its place
-            if found: yield from [self._sample(*found)]*owed
-            if found: owed = 0
+            owed += 1 # several, where there was nothing yet to put in the place of the first ones
+            if found:
+                image, (shown, _, text) = found
+                target = shown if self.charset is None else self.charset.encode(text, self.max_len)
+                yield from [(image, target)]*owed
+                owed = 0
         before.append(item)
 
 # %% ../nbs/29_streams.ipynb #f0b67a67
@@ -77,12 +80,6 @@ def _substitute(self:WordStream, before, seed):
     "(picture, item) of a readable item before; depends on nothing else, so that a run can resume"
     drawn = (before[i] for i in np.random.default_rng(seed).permutation(len(before)))
     return first_whole(drawn, lambda item: self.decoded(item[1])[0])
-
-@patch
-def _sample(self:WordStream, image, item):
-    "Picture and target of (number, function size → picture, text)"
-    number, _, text = item
-    return image, number if self.charset is None else self.charset.encode(text, self.max_len)
 
 # %% ../nbs/29_streams.ipynb #70a03b95
 @patch
