@@ -94,28 +94,34 @@ def broken(self:Tally, most: int | None = None) -> list: # of (name, reason)
 @patch
 def check(self:Tally):
     "DataError when more than `max_broken` of the pictures were found broken"
-    n, pictures, which = self._found()
+    n, pictures = self._numbers()
     if pictures >= self.least and n > self.max_broken*pictures:
-        raise DataError(f"{n} of {pictures} pictures are broken, more than {self.max_broken:.0%}; {which}; "
+        raise DataError(f"{n} of {pictures} pictures are broken, more than {self.max_broken:.0%}; {self._listed()}; "
                         "`mnsp data check` lists them all")
 
 @patch
 def report(self:Tally, left_out: str = '') -> str: # what else is to be said
     "What was wrong with the data so far, in one line"
-    n, pictures, which = self._found()
+    n, pictures = self._numbers()
     how = 'each replaced by another' if self.on_broken == 'replace' else 'left blank'
-    parts = [f"{n} of {pictures} pictures broken, {how}: {which}"] if n else []
+    parts = [f"{n} of {pictures} pictures broken, {how}: {self._listed()}"] if n else []
     return '; '.join(parts+[left_out]*bool(left_out)) or f"nothing broken, nothing left out ({pictures} pictures)"
 
 # %% ../nbs/28_data.ipynb #798a7a70
 @patch
-def _found(self:Tally, most=3):
-    "How many are broken, of how many; some of them, and how many there are of each reason"
+def _numbers(self:Tally):
+    "How many are broken, of how many pictures"
+    by_code = self.by_code()
+    pictures = by_code.sum()-by_code[no_target]
+    return int(pictures-by_code[0]), int(pictures)
+
+@patch
+def _listed(self:Tally, most=3):
+    "Some broken pictures, and how many there are of each reason"
     counts = self.counts()
-    pictures = int(self.by_code().sum())-counts.pop('does not fit', 0)
+    counts.pop('does not fit', None)
     some = [f'{name} ({reason})' for name, reason in self.broken(most)]
-    if len(some) < (n := counts.total()): some.append(f'… ({by_number(counts)})')
-    return n, pictures, ', '.join(some)
+    return ', '.join(some if len(some) == counts.total() else [*some, f'… ({by_number(counts)})'])
 
 # %% ../nbs/28_data.ipynb #e3d90fba
 def to_tensor(
