@@ -121,7 +121,8 @@ def _listed(self:Tally, most=3):
     counts = self.counts()
     counts.pop('does not fit', None)
     some = [f'{name} ({reason})' for name, reason in self.broken(most)]
-    return ', '.join(some if len(some) == counts.total() else [*some, f'… ({by_number(counts)})'])
+    if len(some) == counts.total(): return ', '.join(some)
+    return ', '.join([*some, f'… ({by_number(counts)})']) if some else by_number(counts)
 
 # %% ../nbs/28_data.ipynb #e3d90fba
 def to_tensor(
