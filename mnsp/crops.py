@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .boxes import read_boxes, word
-from .data import by_number, from_workers, leave_signals
+from .data import from_workers, leave_signals
 from .files import write_atomically
-from .images import BrokenImage, Source, formats, max_pixels, open_image, orientation, to_rgb
+from .images import (BrokenImage, Source, by_number, by_reason, formats, max_pixels, open_image, orientation, to_rgb,
+                         tried)
 from .labels import DataError, suffixes
 from .lists import Spelling, find_file, find_images, places_around
 from .stores import Part, as_png, label_font
@@ -139,10 +140,10 @@ class Photos(Source):
         images=None,   # folder of the photographs; None: around the annotations
     ):
         self.path, self.photos = str(annotations), read_boxes(annotations)
+        self.n = len(self.photos)
         self.files = list(find_photos([p.name for p in self.photos], images and Path(images), Path(annotations)))
         if not any(self.files):
             raise DataError(f"{annotations}: no photograph found, as {self.photos[0].name}; give their folder as --images")
-    def __len__(self): return len(self.photos)
     def name(self, i): return self.files[i] or self.photos[i].name
     def data(self, i): return Path(self.name(i)).read_bytes()
     def written(self, i): return json.dumps(self.photos[i].boxes) # what else changes a result, for `Part`
@@ -201,8 +202,8 @@ class Cutting(Dataset):
     def __init__(self, photos, first, options): self.photos, self.first, self.options = photos, first, options
     def __len__(self): return len(self.photos)-self.first
     def __getitem__(self, k):
-        try: found = cut(*self.photos.words(k+self.first), **self.options)
-        except (BrokenImage, OSError) as e: return [], [], getattr(e, 'reason', 'unreadable')
+        found, why = tried(lambda: cut(*self.photos.words(k+self.first), **self.options))
+        if why: return [], [], why
         kept = [(as_png(crop), box, tall) for box, crop, _, tall in found if crop]
         return kept, [why for _, crop, why, _ in found if crop is None], None
 
@@ -223,8 +224,8 @@ class Cropped:
         lines = [f'{self.path}: {self.n:,} crops of {self.photos:,} photograph{"s"*(self.photos != 1)}, {texts}']
         if self.left_out: lines.append(f'left out: {by_number(Counter(self.left_out))}')
         if self.broken:
-            reasons = by_number(Counter(why for _, why in self.broken))
-            lines.append(f'photographs left out: {reasons} ({self.broken[0][0]}{", …" if self.broken[1:] else ""})')
+            some = self.broken[0][0]+(', …' if self.broken[1:] else '')
+            lines.append(f'photographs left out: {by_reason(self.broken)} ({some})')
         return '\n'.join(lines)
 
 # %% ../nbs/32_crops.ipynb #02e000000f

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['reasons', 'max_pixels', 'formats', 'max_bytes', 'most_scans', 'most_reads', 'BrokenImage', 'BrokenLabel',
            'eight_bits', 'to_rgb', 'exif_entry', 'orientation', 'decode', 'Metered', 'webp_size', 'asks_for_much',
-           'why_broken', 'regular', 'read_file', 'bytes_of', 'open_image', 'Source', 'picture', 'to_array',
+           'why_broken', 'tried', 'by_number', 'by_reason', 'read_file', 'open_image', 'Source', 'picture', 'to_array',
            'is_labelled', 'raw_label', 'readable_label', 'raw_labels', 'all_labels']
 
 # %% ../nbs/22_images.ipynb #a20a97f9
@@ -13,7 +13,9 @@ import io
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -159,37 +161,39 @@ def asks_for_much(data: bytes) -> bool:
 # %% ../nbs/22_images.ipynb #3d6d97d0
 def why_broken(error: Exception) -> str:
     "One of `reasons`"
+    if isinstance(error, BrokenImage): return error.reason
     kinds = {Image.DecompressionBombError: 'too large', FileNotFoundError: 'missing',
              PermissionError: 'no permission'}
     return next((why for kind, why in kinds.items() if isinstance(error, kind)), 'unreadable')
 
-# %% ../nbs/22_images.ipynb #c8e6f72f
-def regular(path: str | Path, name: str) -> str | Path:
-    "`path`; BrokenImage when it is a pipe or a device, which might never end"
-    if not os.path.isfile(path) and os.path.exists(path):
-        raise BrokenImage(name, 'unreadable')
-    return path
+# %% ../nbs/22_images.ipynb #7a5d446e
+def tried(make: Callable, *args) -> tuple: # (what it returns, None), or (None, one of `reasons`)
+    "What `make(*args)` returns, or why the picture that it needs is broken"
+    try: return make(*args), None
+    except (BrokenImage, OSError) as e: return None, why_broken(e)
+
+# %% ../nbs/22_images.ipynb #bac3d77a
+def by_number(counts: Counter) -> str:
+    "'3 empty, 1 missing'"
+    return ', '.join(f'{n} {what}' for what, n in counts.most_common())
+
+def by_reason(found: Iterable) -> str: # of (name, reason)
+    "How many there are of each reason"
+    return by_number(Counter(reason for _, reason in found))
 
 # %% ../nbs/22_images.ipynb #2126885f
 def read_file(path: str | Path, name: str) -> bytes:
     "The bytes of a picture file; BrokenImage when there are none"
     try:
-        with open(regular(path, name), 'rb') as file:
+        if not os.path.isfile(path) and os.path.exists(path): # a pipe or a device might never end
+            raise BrokenImage(name, 'unreadable')
+        with open(path, 'rb') as file:
             data = file.read(max_bytes+1)
     except OSError as e:
         raise BrokenImage(name, why_broken(e)) from None
     if not 0 < len(data) <= max_bytes:
         raise BrokenImage(name, 'too large' if data else 'empty')
     return data
-
-# %% ../nbs/22_images.ipynb #c3dbcd5d
-def bytes_of(file: BinaryIO) -> bytes:
-    "All bytes of a binary file, from its beginning where it can go there"
-    try:
-        file.seek(0)
-    except (AttributeError, OSError): # a stream
-        pass
-    return file.read(max_bytes+1)
 
 # %% ../nbs/22_images.ipynb #7d4a01d1
 def open_image(
@@ -199,7 +203,10 @@ def open_image(
 ) -> Image.Image: # RGB; BrokenImage when there is none
     "Decode one picture completely"
     try:
-        data = read_file(file, name) if isinstance(file, (str, Path)) else bytes_of(file)
+        if isinstance(file, (str, Path)): data = read_file(file, name)
+        else:
+            with suppress(AttributeError, OSError): file.seek(0) # a stream cannot go back
+            data = file.read(max_bytes+1)
         if not data or asks_for_much(data):
             raise BrokenImage(name, 'too large' if data else 'empty')
         with quiet_pillow, Image.open(metered := Metered(data), formats=formats) as im:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['lists', 'checked', 'hidden', 'unread', 'archives', 'sides', 'index_lines', 'Lines', 'cache_folder', 'converted',
            'entry_in', 'forms', 'find_file', 'Spelling', 'is_outside', 'places_around', 'find_roots', 'ListedSource',
-           'walk', 'find_images', 'checked_pattern', 'instead', 'side_text', 'side_of', 'side_trouble', 'check_list',
-           'FolderSource', 'FileSource']
+           'walk', 'find_images', 'checked_pattern', 'instead', 'side_text', 'texts_beside', 'check_list',
+           'FolderSource']
 
 # %% ../nbs/23_lists.ipynb #e4209b35
 import codecs
@@ -28,7 +28,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import identity, read_at
-from .images import BrokenImage, BrokenLabel, Source, read_file
+from .images import BrokenImage, BrokenLabel, Source, by_number, read_file
 from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words,
                          suffixes, word_in_name)
 
@@ -312,8 +312,7 @@ def find_images(
                       f"{', …' if broken[1:] else ''}); rename them", stacklevel=2)
     if others:
         counts = Counter(Path(o).suffix.lower() for o in others)
-        kinds = ', '.join(f'{n} {kind}' for kind, n in counts.most_common())
-        warnings.warn(f"{folder}: {kinds} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
+        warnings.warn(f"{folder}: {by_number(counts)} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
                       "are not read; save them as .jpg or .png", stacklevel=2)
     return sorted(n for n in found if '\n' not in n)
 
@@ -351,21 +350,16 @@ def side_text(path: str | Path, side: str) -> str | None:
     return lines[0] if lines else None
 
 # %% ../nbs/23_lists.ipynb #a2fbae18
-def side_of(folder: str | Path, names: list) -> str | None:
-    "How the files of texts beside these pictures end; None when there are none, or they hold something else"
+def texts_beside(folder: str | Path, names: list) -> tuple:
+    "(how the files of texts beside these pictures end, None when there are none; why other files are no labels)"
+    wrong = {}
     for side in sides:
-        try:
-            if any([side_text(Path(folder)/name, side) for name in names]): return side
-        except ValueError: pass
-
-# %% ../nbs/23_lists.ipynb #14f94fa9
-def side_trouble(folder: str | Path, names: list) -> str:
-    "Why the files beside pictures are no labels, as the beginning of a remedy; '' when there are none"
-    for name in names:
-        for side in sides:
-            try: side_text(Path(folder)/name, side)
-            except ValueError as e: return f"{name} {e}; "
-    return ''
+        texts = []
+        for name in names:
+            try: texts.append(side_text(Path(folder)/name, side))
+            except ValueError as e: wrong.setdefault(side, f"{name} {e}; ")
+        if any(texts) and side not in wrong: return side, ''
+    return None, next(iter(wrong.values()), '')
 
 # %% ../nbs/23_lists.ipynb #bcd45cb8
 def check_list(source: ListedSource):
@@ -393,7 +387,7 @@ class FolderSource(ListedSource):
         pattern: str | None = None, # regular expression: its group, found in the name (no suffix), is the label
         **how, # image, text: columns of the list; those not given are found
     ):
-        self.path, self.pattern, self.side = Path(path), checked_pattern(pattern), None
+        self.path, self.pattern, self.side, self.trouble = Path(path), checked_pattern(pattern), None, ''
         if not self.path.is_dir():
             raise DataError(f"{path}: no such folder")
         file = next((self.path/n for n in lists if (self.path/n).is_file()), None)
@@ -405,7 +399,7 @@ class FolderSource(ListedSource):
             self.file, names = None, find_images(self.path)
             self.lines, self.roots = Lines(text='\n'.join(names)), [self.path]
             self.n, self.parse = len(names), self._from_name
-            self.side = None if pattern else side_of(self.path, names[:20])
+            if not pattern: self.side, self.trouble = texts_beside(self.path, names[:20])
             self.labelled = bool(pattern or self.side)
         if not self.n:
             raise DataError(f"{path}: no images ({', '.join(suffixes[:4])}, …) in it{instead(self.path)}")
@@ -422,17 +416,3 @@ def _from_name(self:FolderSource, name):
     found = self.pattern and self.pattern.search(PurePosixPath(name).stem)
     if self.side: return Entry(name, clean(side_text(self.path/name, self.side)))
     return Entry(name, clean(found[1]) or None if found else None)
-
-# %% ../nbs/23_lists.ipynb #d7194d8d
-class FileSource(Source):
-    "Picture files, unlabelled; a missing one is broken when it is asked for"
-    def __init__(self,
-        files: Iterable, # paths
-    ):
-        self.files = [str(f) for f in files]
-        self.n = len(self.files)
-        if not self.files:
-            raise DataError("no picture files given")
-
-    def name(self, i: int) -> str: return self.files[i]
-    def data(self, i: int) -> bytes: return read_file(self.files[i], self.files[i])

@@ -114,9 +114,7 @@ def _words(data, o, sampler=None, **labels):
 
 def _counted(data, words):
     "What a run learns from: where, and how many pictures, as far as that is known beforehand"
-    source = words.source
-    counts = [s.n for s in source.streams] if hasattr(source, 'streams') else [len(s) for s in source.sources]
-    return [dict(path=_path(d), pictures=n) for d, n in zip(data, counts)]
+    return [dict(path=_path(d), pictures=part.n) for d, part in zip(data, words.source.parts)]
 
 # %% ../nbs/76_runs.ipynb #ef1805da
 def _tell(o, text):

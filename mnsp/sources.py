@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['most_descriptions', 'kinds', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'opening', 'rows_of',
-           'same_part', 'open_description', 'split_of_lmdb', 'of_one_split', 'many_below', 'is_cache', 'has_many',
-           'open_many', 'open_table', 'said', 'open_source', 'lists_in', 'no_labels']
+           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'open_many', 'open_table', 'said',
+           'open_source', 'lists_in', 'no_labels']
 
 # %% ../nbs/27_sources.ipynb #93de2958
 import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .hugging_face import HfSource, has_parquet, is_saved, load_hf, root_of, split_of
+from .hugging_face import HfSource, has_parquet, is_saved, load_hf, of_one_split, root_of, split_of
 from .images import Source
 from .labels import DataError, is_picture, list_suffixes
-from .lists import FolderSource, ListedSource, archives, lists, side_trouble, walk
+from .lists import FolderSource, ListedSource, archives, lists, walk
 from .lmdb_source import CacheSource, LmdbSource, is_lmdb
 from .unions import Concat, Mixture, Relabelled, Subset, fingerprint, leaves
 
@@ -79,7 +79,7 @@ most_descriptions = 200
 # %% ../nbs/27_sources.ipynb #035074a3
 @contextmanager
 def opening(path: str | Path) -> Iterator:
-    "Open what a description names; DataError when it leads to itself, or through more than eight others"
+    "Open what a description names; DataError when it is wrong, leads to itself, or through more than eight others"
     above, own = _inside.get(), os.path.realpath(path)
     if own in above or len(above) > 8:
         raise DataError(f"{path}: " + ('contains itself' if own in above else 'is nested too deeply'))
@@ -89,6 +89,10 @@ def opening(path: str | Path) -> Iterator:
         raise DataError(f"{above[0]}: leads to more than {most_descriptions:,} descriptions")
     token = _inside.set((*above, own))
     try: yield
+    except DataError: raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as e:
+        raise DataError(f"{path}: {type(e).__name__} {e}; "
+                        "see the examples in the documentation of sources") from None
     finally: _inside.reset(token)
 
 # %% ../nbs/27_sources.ipynb #39b661e2
@@ -115,20 +119,12 @@ def same_part(path: Path, said: dict) -> Subset:
 # %% ../nbs/27_sources.ipynb #dcd04dd5
 def open_description(path: Path) -> Source:
     "The source that a small JSON file describes"
-    try:
-        with opening(path):
-            said = json.loads(path.read_text(encoding='utf-8-sig'))
-            if 'rendered' in said:
-                return rendered(said.pop('rendered'), **said)
-            if 'source' in said:
-                return same_part(path, said)
-            paths, weights, said = mixture_of(path)
-            return Mixture([open_source(p) for p in paths], weights, **said)
-    except DataError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as e:
-        raise DataError(f"{path}: {type(e).__name__} {e}; "
-                        "see the examples in the documentation of sources") from None
+    with opening(path):
+        said = json.loads(path.read_text(encoding='utf-8-sig'))
+        if 'rendered' in said: return rendered(said.pop('rendered'), **said)
+        if 'source' in said: return same_part(path, said)
+        paths, weights, said = mixture_of(path)
+        return Mixture([open_source(p) for p in paths], weights, **said)
 
 # %% ../nbs/27_sources.ipynb #187baea8
 def split_of_lmdb(path: Path) -> str:
@@ -137,22 +133,6 @@ def split_of_lmdb(path: Path) -> str:
     above = (re.fullmatch(known, part.lower()) for part in path.resolve().parts[:-6:-1])
     inside = (re.fullmatch(known, part) for part in re.split(r'[\W_]', path.stem.lower()))
     return next((found[1] for part in (above, inside) for found in part if found), '')
-
-# %% ../nbs/27_sources.ipynb #eb433f16
-def of_one_split(
-    found: list, # paths
-    path: Path, # the folder they are in
-    split: Callable, # path -> its split, '' when it tells none
-) -> list:
-    "Paths below `path` that may be one data set; DataError when some are of one split and some of another"
-    parts = {}
-    for p in found: parts.setdefault(split(p), []).append(os.path.relpath(p, path))
-    named = sorted(s for s in parts if s)
-    if len(named) > 1:
-        one = max((parts[s] for s in named), key=len)
-        raise DataError(f"{path} holds several splits ({', '.join(named)}), which are not to be mixed; "
-                        f"give those of one, such as {', '.join(one[:3])}{', …' if one[3:] else ''}")
-    return found
 
 # %% ../nbs/27_sources.ipynb #a4a0220c
 def many_below(path: Path) -> list:
@@ -171,34 +151,23 @@ def many_below(path: Path) -> list:
         p for p in sorted(path.glob('*.json')) if p.is_file() and first_key(p) in ('metainfo', 'data_list')]
     return of_one_split(found, path, split_of)
 
-# %% ../nbs/27_sources.ipynb #19e3d198
-def is_cache(path: Path) -> bool:
-    "True when `path` is a folder that `mnsp data cache` made"
-    return (path/'cache.json').is_file()
-
-def has_many(path: Path) -> bool:
-    "True when `many_below` finds some"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # said when they are opened
-        return bool(many_below(path))
-
 # %% ../nbs/27_sources.ipynb #56c953c0
-def open_many(path: Path, **how) -> Concat:
+def open_many(paths: list, **how) -> Concat:
     "Several LMDBs or annotation files as one source"
-    return Concat([open_source(p, **how) for p in many_below(path)])
+    return Concat([open_source(p, **how) for p in paths])
 
 def open_table(path: Path, image: str | None = None, text: str | None = None) -> HfSource:
     "A parquet file, a folder of them, or a saved data set"
     return HfSource(load_hf(path), image, text, root_of(path))
 
 # %% ../nbs/27_sources.ipynb #df21e622
-kinds = [ # (what to look for, how to open it, what can be said besides the path), the first that fits
+kinds = [ # (what to look for, how to open it or what was found, what can be said besides), the first that fits
     (is_lmdb, LmdbSource, ()),
-    (is_cache, CacheSource, ()),
+    (lambda path: (path/'cache.json').is_file(), CacheSource, ()),
     (lambda path: is_saved(path) or has_parquet(path), open_table, ('image', 'text')),
     (is_description, open_description, ()),
     (lambda path: path.is_file() and path.suffix.lower() in list_suffixes, ListedSource, ('image', 'text')),
-    (has_many, open_many, ('image', 'text')),
+    (many_below, open_many, ('image', 'text')),
     (Path.is_dir, FolderSource, ('image', 'text', 'pattern')),
 ]
 
@@ -212,7 +181,7 @@ def said(how: dict, path: str | Path, takes: tuple) -> dict:
 
 # %% ../nbs/27_sources.ipynb #9ff50e0d
 def open_source(
-    path: str | Path | Source, # file or folder, 'hf:owner/name[:split]', or 'rendered:demo'; what is open already stays as it is
+    path: str | Path | Source, # file or folder, 'hf:owner/name[:split]', 'rendered:demo'; a source is one already
     **how, # image, text: columns of a table or a list; pattern: of file names, see `FolderSource`
 ) -> Source: # DataError when there is none
     "Open a data set by its path"
@@ -225,9 +194,9 @@ def open_source(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    for fits, open_it, takes in kinds:
-        if fits(path):
-            return open_it(path, **said(how, path, takes))
+    for find, open_it, takes in kinds:
+        if found := find(path):
+            return open_it(path if found is True else found, **said(how, path, takes))
     if path.name.lower().endswith(archives):
         raise DataError(f"{path} is an archive: unpack it, then give what comes out")
     raise DataError(f"{path}: neither a folder of images nor an LMDB, a list of labels or "
@@ -255,9 +224,8 @@ def no_labels(source: Source) -> str:
     folders = [s.path for s in bare if isinstance(s, FolderSource) and s.file is None]
     found = [str(p.relative_to(f)) for f in folders for p in lists_in(f)]
     lie = f"{', '.join(found[:4])}{', …' if found[4:] else ''} {'lie' if found[1:] else 'lies'} there"
-    titles = next((', '.join(s.titles) for s in bare if isinstance(s, HfSource)), '')
-    aside = next((side_trouble(s.path, s.names[:20]) for s in leaves(source)
-                  if getattr(s, 'path', None) in folders), '')
+    titles = next((', '.join(s.titles) for s in bare if hasattr(s, 'titles')), '')
+    aside = next((s.trouble for s in bare if getattr(s, 'trouble', '')), '')
     remedy = f"{lie}: give {'each' if found[1:] else 'it'} as --data" if found else \
         f"say which of the columns {titles} holds texts with --text-column" if titles else \
         f"{aside}add a labels.tsv (file TAB text), or say where the texts are with --text-column or --pattern"

@@ -337,7 +337,7 @@ def test_substitute_is_of_the_same_source(tmp_path, union):
     large, small = write_lmdb(tmp_path/'large', [png(9)]*200), write_lmdb(tmp_path/'small', [png(1), b'', png(2)])
     words = WordDataset(union([LmdbSource(large), LmdbSource(small)]), max_broken=1.)
     found = [(i, int(words[i][0][0, 0, 0])) for i in range(len(words))]
-    assert {level for i, level in found if words.codes[i]} <= {1, 2} and words.counts()['empty'] > 0
+    assert {level for i, level in found if words.tally.codes[i]} <= {1, 2} and words.counts()['empty'] > 0
 
 
 def test_order_is_a_permutation_and_nothing_but_a_function():
@@ -487,7 +487,7 @@ def test_caches_on_disk_alone_and_together(folder, tmp_path_factory):
             for workers in (0, 2):
                 (x, s), = word_loader(fast, 99, workers=workers)
                 (y, t), = word_loader(plain, 99)
-                good = [i for i in range(len(fast)) if not plain.codes[i]]
+                good = [i for i in range(len(fast)) if not plain.tally.codes[i]]
                 assert torch.equal(x[good], y[good]) and torch.equal(s[good], t[good])
                 assert fast.broken() == plain.broken() != []
     assert not WordDataset(a, size=(16, 64)).ready and WordDataset(a, size=(16, 64))[3][0].shape == (3, 16, 64)

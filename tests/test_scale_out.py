@@ -75,11 +75,11 @@ def uneven_streams(out, batch_size):
     from mnsp.machine import processes, rank
     from mnsp.pretrain import Pretrainer, mae
     from mnsp.scale_out import Parallel, together
-    from mnsp.streams import IndexedStream, WordStream
+    from mnsp.streams import SourceStream, WordStream
     from mnsp.synth import SynthWords, demo_world
     from mnsp.training import History, pretrain
     with together():
-        stream = WordStream(IndexedStream(SynthWords(demo_world(), 31, seed=0), rank(), processes(), True, 0))
+        stream = WordStream(SourceStream(SynthWords(demo_world(), 31, seed=0), rank(), processes(), True, 0))
         loader = word_loader(stream, batch_size, drop_last=True)
         pretrain(Pretrainer(mae('nano')), loader, lr=1e-3, minutes=.05, cbs=[Parallel()],
                  history=History(every=1, path=out / str(rank()) / 'log.csv'))

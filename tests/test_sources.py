@@ -554,7 +554,7 @@ def test_stream_is_dealt_out_without_overlap(table, tmp_path, files, world, work
     for rank in range(world):
         stream = WordStream(open_stream(path, rank=rank, world=world), charset=charset)
         seen += [w for _, ids in word_loader(stream, 2, workers=workers) for w in charset.decode_batch(ids)]
-        assert stream.tally[:, 0].sum() == len(seen) if world == 1 else True
+        assert stream.n_words == len(seen) if world == 1 else True
     assert len(seen) == 12 and {f'word{i}' for i in range(12) if i != 4} <= set(seen)
 
 
@@ -748,7 +748,7 @@ def test_small_files_that_describe(tmp_path):
     assert texts(open_source(tmp_path/'part.json')) == ['d', 'b']
     assert open_source(tmp_path/'digits.json').label(7).isdigit()
     mixed = open_source(tmp_path/'mix.json')
-    counts = [sum(home(mixed, i)[0] is s for i in range(100)) for s in mixed.sources]
+    counts = [sum(home(mixed, i)[0] is s for i in range(100)) for s in mixed.parts]
     assert counts == [20, 60, 20] and not mixed.labelled
     for wrong in ('{"mixture": [{"weight": 1}]}', '{"rendered": {"colour": 1}}', '{"source": "a.lmdb"}'):
         (tmp_path/'wrong.json').write_text(wrong)
