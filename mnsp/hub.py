@@ -158,10 +158,13 @@ def bounded(config, most: int, where: str, name: str = 'config'):
         if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
 
 # %% ../nbs/69_hub.ipynb #84a669eb
+_needs = dict(Encoder='mnsp.encoder', Pretrainer='mnsp.pretrain', Recognizer='mnsp.reading') # rooms, by the kind of model
+
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
     found = named_today(header(file))
     bounded(config['config'], len(found), str(file.parent))
+    import_module(_needs[config['kind']])                           # before: what it computes needs numbers
     with shapes_alone(): bare = build(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")

@@ -16,6 +16,7 @@ import re
 import string
 import warnings
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -395,6 +396,7 @@ def from_published(
     def make():
         if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads)), {}
         return readers.get(layout, _pretrainer)(file, layout, *heads, *chars)
+    import_module('mnsp.reading' if layout in readers else 'mnsp.pretrain') # before: what they compute needs numbers
     try:
         with shapes_alone(): bare, spare = make()                    # without memory, as in `fitting`
         check_fit(bare, file, layout, spare)

@@ -333,6 +333,16 @@ def test_the_class_alone_spells():
           "x = torch.zeros(1, 3, 32, 128, dtype=torch.uint8); r.generate(x, max_len=2); assert len(r.read_batch(x)) == 1")
 
 
+@pytest.mark.parametrize('kind', ['pretrained', 'reader', 'odd'])
+def test_loading_may_be_the_first_thing_that_is_done(tmp_path, encoders, as_published, kind):
+    "Rooms that are imported on the way compute something, and want numbers for it"
+    alone("import sys; from mnsp import load_model; load_model(sys.argv[1])", save_model(encoders[kind], tmp_path))
+    cfg = mae('tiny')
+    whole = Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True)))
+    torch.save(dict(model=as_published(whole, 'mae')), tmp_path / 'mae.pth')
+    alone("import sys; from mnsp import from_published; from_published(sys.argv[1], 2, 2)", tmp_path / 'mae.pth')
+
+
 def test_so_does_one_that_was_pickled_or_saved(tmp_path):
     reader = Recognizer(recognizer_tiny())
     (tmp_path / 'reader').write_bytes(pickle.dumps(reader))
