@@ -454,7 +454,7 @@ def export_encoder(
     "Write an encoder as others read it, and a config.json that says what pictures it takes"
     if to not in layouts: raise ValueError(f"to={to}: must be one of {', '.join(layouts)}")
     encoder, path = plain_vit(model, to, finest), Path(path)
-    if (path / 'config.json').exists() and not timm_config(path):
+    if (path / 'config.json').exists() and timm_config(path).get('layout') != to:
         raise WeightsError(f"{path} holds other weights, which would be lost: give a folder of its own")
     state = published_state({**encoder.state_dict(), 'positions0': encoder.positions0}, 'mae encoder')
     if to == 'lmim': state = {f'model_maeenc.{name}': t for name, t in state.items()}

@@ -299,6 +299,7 @@ def test_what_a_layout_cannot_say(tmp_path, encoders):
     with pytest.raises(WeightsError, match='a folder of its own'): export_encoder(encoders['odd'], tmp_path / 'own')
     assert before == {p: p.read_bytes() for p in (tmp_path / 'own').iterdir()}
     export_encoder(encoders['odd'], tmp_path / 'again'); export_encoder(encoders['wide'], tmp_path / 'again')
+    with pytest.raises(WeightsError, match='a folder of its own'): export_encoder(encoders['odd'], tmp_path / 'again', 'maerec')
     close(features(load_model(tmp_path / 'again')), features(encoders['wide']), 1e-5)
 
 
