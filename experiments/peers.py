@@ -60,7 +60,7 @@ def ours(batch, weights, **how):
     import torch
 
     from mnsp import Recognizer
-    from mnsp.recognizer import rounded_weights
+    from mnsp.decoding import rounded_weights
     torch.set_num_threads(1)
     reader = rounded_weights(Recognizer.from_pretrained(weights or None)) # as the command does
     return lambda files: [r.text for r in reader.read(files, batch_size=batch, **how)]

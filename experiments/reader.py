@@ -46,10 +46,11 @@ from mnsp.images import Source, all_labels
 from mnsp.lmdb_source import CacheSource
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
-from mnsp.recognizer import Recognizer, RecognizerConfig, encoder_of_scales, finest_encoder, with_charset
+from mnsp.recognizer import Recognizer, RecognizerConfig
 from mnsp.sources import open_source
 from mnsp.stores import cache
 from mnsp.study import columns, spread_evenly
+from mnsp.surgery import encoder_of_scales, finest_encoder, with_charset
 from mnsp.synth import SynthWords, background, degrade, font_chars, font_files, not_text, street_world
 from mnsp.training import History, fit, make_optimizer
 from mnsp.unions import Relabelled, Subset

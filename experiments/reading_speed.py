@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
+from mnsp.decoding import rounded_weights
 from mnsp.encoder import EncoderConfig
 from mnsp.machine import autocast, has_bf16
-from mnsp.recognizer import Recognizer, RecognizerConfig, recognizer_fast, recognizer_small, rounded_weights
+from mnsp.recognizer import Recognizer, RecognizerConfig, recognizer_fast, recognizer_small
 
 STEPS, SIZES = 7, (1, 32)
 # pictures/s at batch 1 and 32, measured earlier

@@ -25,9 +25,9 @@ from mnsp.finetune import Augment
 from mnsp.images import picture
 from mnsp.machine import autocast, default_device, seeded, this_commit
 from mnsp.pyramid import pyramid
-from mnsp.recognizer import encoder_of_scales
 from mnsp.sources import open_source
 from mnsp.study import Arm, ColumnReader, StudyData, append_rows, columns, frozen_probe, kept_or_pretrained, read_rows
+from mnsp.surgery import encoder_of_scales
 from mnsp.training import fit, make_optimizer
 
 bounds = -.02, -.05, -.1, -.2, -.4

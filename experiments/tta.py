@@ -13,9 +13,9 @@ import torch
 from reader import Crops
 
 from mnsp.data import WordDataset, word_loader
+from mnsp.decoding import framed
 from mnsp.evaluate import waics_text
 from mnsp.reading import Reading, Recognizer
-from mnsp.recognizer import framed
 
 SETS = ["IIIT5K_train", "SVT_train", "IC15_train", "MLTlike_train"]
 BOUNDS = .7, .8, .9, .95, .98, .99, 1.01  # the last: all words

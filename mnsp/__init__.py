@@ -9,8 +9,8 @@ _offered = dict(
     charset=['Charset'], synth=['SynthWords'], labels=['DataError'], sources=['open_source'],
     data=['WordDataset', 'word_loader'], streams=['open_words'],
     encoder=['Encoder'], pretrain=['Pretrainer', 'lmim', 'mae'],
-    recognizer=['recognizer_from', 'recognizer_small', 'recognizer_tiny', 'with_charset'],
-    hub=['WeightsError', 'from_published', 'load_model', 'save_model'],
+    recognizer=['recognizer_small', 'recognizer_tiny'], surgery=['recognizer_from', 'with_charset'],
+    hub=['WeightsError', 'load_model', 'save_model'], published=['export_encoder', 'from_published'],
     reading=['Reading', 'Recognizer', 'samples', 'show_readings'], graph=['export_onnx'], onnx=['OnnxReader'],
     runs=['run_finetuning', 'run_pretraining'])
 _rooms = {name: room for room, names in _offered.items() for name in names}

@@ -31,9 +31,10 @@ from .machine import prepare_out, seeded
 from .pretrain import Pretrainer, mnsp, show_reconstruction
 from .process import figure_style
 from .pyramid import show_pyramid
-from .recognizer import Recognizer, recognizer_from, recognizer_tiny
+from .recognizer import Recognizer, recognizer_tiny
 from .report import Section, write_report
 from .sources import open_source
+from .surgery import recognizer_from
 from .synth import SynthWords, demo_world
 from .training import History, pretrain, show_losses
 from .unions import Concat, Subset, split_source

@@ -19,10 +19,11 @@ from fastcore.basics import patch
 from torch import nn
 from torch._higher_order_ops import while_loop
 
+from .decoding import tta_crops, unsure_below
 from .files import write_atomically
 from .hub import load_model
 from .reading import centres
-from .recognizer import Recognizer, tta_crops, unsure_below
+from .recognizer import Recognizer
 
 # %% ../nbs/73_graph.ipynb #00000007
 class GreedyReader(nn.Module):

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import nn
 
 from . import hub
+from .decoding import decoding
 from .pictures import Reading, read_one_or_many, read_pictures, to_picture, turned, turned_point, view_readings
-from .recognizer import Recognizer, decoding
+from .recognizer import Recognizer
 
 # %% ../nbs/72_reading.ipynb #00000016
 def packaged_weights() -> Path: # folder

@@ -34,10 +34,10 @@ from .learning_rate import RateCurve, find_rate
 from .machine import as_device, prepare_out, processes, rank, seeded, versions
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae, mnsp, sizes, teacher_config, with_settings
 from .reading import packaged_weights
-from .recognizer import (Recognizer, encoder_of_scales, recognizer_from, recognizer_small,
-                             recognizer_tiny, with_charset)
+from .recognizer import Recognizer, recognizer_small, recognizer_tiny
 from .scale_out import Parallel, together
 from .streams import check_labels, open_words
+from .surgery import encoder_of_scales, recognizer_from, with_charset
 from .training import History, TensorBoard, mae_recipe, pretrain, usual
 
 # %% ../nbs/76_runs.ipynb #80457403

@@ -44,9 +44,9 @@ from .hub import load_model, read_config, save_model
 from .machine import autocast, default_device, seeded, this_commit
 from .pretrain import PretrainConfig, Pretrainer, lmim, mae
 from .pyramid import scale_factors
-from .recognizer import finest_encoder
 from .robustness import corrupt, families
 from .sources import open_source
+from .surgery import finest_encoder
 from .synth import SynthWords, World, demo_world
 from .teacher import centre_features
 from .training import History, fit, make_optimizer, pretrain

@@ -3,7 +3,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,14 +27,8 @@ def root():
 @pytest.fixture(scope="session")
 def as_published():
     "A function (model with stored positions, layout) -> the tensors under their published names and in their shapes"
-    def convert(model, layout):
-        from mnsp.hub import published_name
-        state = {published_name(name, layout): tensor.clone() for name, tensor in model.state_dict().items()}
-        for name, tensor in state.items():
-            if name.endswith("pos_embed"): state[name] = torch.nn.functional.pad(tensor, (0, 0, 1, 0))[None]  # [cls]'s row
-            if name.endswith("position_table"): state[name] = tensor[None]
-        return state
-    return convert
+    from mnsp.published import published_state
+    return lambda model, layout: published_state(model.state_dict(), layout)
 
 
 @pytest.fixture

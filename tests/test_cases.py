@@ -18,11 +18,12 @@ from PIL import Image, features
 from mnsp.charset import Charset, english
 from mnsp.data import WordDataset
 from mnsp.evaluate import known_labels, score
-from mnsp.hub import WeightsError, from_published, load_model, published_name
+from mnsp.hub import WeightsError, load_model
 from mnsp.hugging_face import HfSource
 from mnsp.images import Source, all_labels
 from mnsp.labels import DataError, layout_of_list
 from mnsp.lists import ListedSource, find_images
+from mnsp.published import from_published, published_state
 from mnsp.sources import open_source
 from mnsp.stores import cache, check, convert, split
 from mnsp.streams import check_labels, open_words
@@ -450,10 +451,7 @@ def mae_file():
     torch.manual_seed(0)
     cfg = mae('tiny')
     model = Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True)))
-    state = {published_name(k, 'mae'): v.clone() for k, v in model.state_dict().items()}
-    for name in 'pos_embed', 'decoder_pos_embed':
-        state[name] = torch.cat([torch.zeros(1, state[name].shape[1]), state[name]])[None]
-    return model, state
+    return model, published_state(model.state_dict(), 'mae')
 
 
 @pytest.mark.parametrize('change', [
@@ -498,9 +496,7 @@ def test_an_encoder_alone_and_its_grid(tmp_path, mae_file):
     for name in 'words.pth', 'words.safetensors':
         assert from_published(tmp_path/name, encoder_heads=2).cfg.grid() == (4, 16)
     photo = Encoder(EncoderConfig((224, 224), (16, 16), dim=192, depth=1, heads=3, stored_positions=True))
-    state = {published_name(k, 'mae encoder'): v.clone() for k, v in photo.state_dict().items()}
-    state['pos_embed'] = torch.cat([torch.zeros(1, 192), state['pos_embed']])[None]
-    torch.save(dict(model=state), tmp_path/'mae_pretrain_vit.pth')
+    torch.save(dict(model=published_state(photo.state_dict(), 'mae encoder')), tmp_path/'mae_pretrain_vit.pth')
     found = load_model(tmp_path/'mae_pretrain_vit.pth', 'Encoder').cfg
     assert (found.img_size, found.grid()) == ((224, 224), (14, 14))
 

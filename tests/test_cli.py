@@ -237,6 +237,17 @@ def test_bad_weights(trained, words, tmp_path):
     one_line_error(*run('finetune', '--data', words, '--out', tmp_path, '--encoder', words), 'config.json')
 
 
+def test_export_encoder(trained, tmp_path):
+    code, text, err = run('export-encoder', trained / 'p', tmp_path / 'timm', '--to', 'timm', '--finest')
+    assert (code, err) == (0, '') and 'config.json' in text
+    found, own = load_model(tmp_path / 'timm', 'Encoder'), load_model(trained / 'p').encoder
+    x = torch.randint(0, 256, (1, 3, *own.cfg.img_size), dtype=torch.uint8)
+    with torch.no_grad(): assert (found(x) - own(x)).abs().max() < 1e-5
+    one_line_error(*run('export-encoder', trained / 'p', tmp_path / 'keras', '--to', 'keras'), '--to keras: must be one of timm')
+    one_line_error(*run('export-encoder', trained / 'p', trained / 'r', '--finest'), 'a folder of its own')
+    one_line_error(*run('export-encoder', tmp_path / 'none', tmp_path / 'x'), 'config.json')
+
+
 def test_out_not_writable(words, tmp_path):
     blocked = tmp_path / 'file'
     blocked.write_text('')

@@ -18,6 +18,7 @@ from mnsp.encoder import EncoderConfig
 from mnsp.images import BrokenImage, BrokenLabel, picture
 from mnsp.labels import DataError
 from mnsp.pretrain import PretrainConfig, Pretrainer
+from mnsp.published import from_published
 from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.sources import open_source
 from mnsp.stores import cache
@@ -174,7 +175,7 @@ def fuzz_models(models, work, as_published, n):
         for name, data in parts.items(): (work / name).write_bytes(data)
         if file == 'mae.pth':
             (work / 'bad.pth').write_bytes(mutated(published, damage))
-            fine = told(lambda: hub.from_published(work / 'bad.pth', encoder_heads=2, decoder_heads=2), hub.WeightsError)
+            fine = told(lambda: from_published(work / 'bad.pth', encoder_heads=2, decoder_heads=2), hub.WeightsError)
         else: fine = told(lambda: hub.load_model(work), hub.WeightsError)
         seen['fine' if fine else 'refused'] += 1
     fuzz()

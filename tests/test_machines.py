@@ -27,12 +27,12 @@ from mnsp import hub, machine
 from mnsp.app import drawing
 from mnsp.cli import app
 from mnsp.data import WordDataset, word_loader
+from mnsp.decoding import framed, next_size, unsure_below
 from mnsp.evaluate import evaluate
 from mnsp.labels import DataError
 from mnsp.lists import FolderSource
 from mnsp.pretrain import Pretrainer, mnsp
 from mnsp.reading import Recognizer
-from mnsp.recognizer import framed, next_size, unsure_below
 from mnsp.synth import SynthWords, demo_world
 from mnsp.training import compile_blocks, pretrain
 
@@ -95,7 +95,7 @@ def test_words_take_one_thread_and_large_batches_more(reader, two_threads, monke
              reader.classifier.register_forward_pre_hook(note('decoder'))]
     reader.read(words[0][0])
     assert seen == dict(encoder={1}, decoder={1})
-    monkeypatch.setattr('mnsp.recognizer.threads_that_pay', lambda operations: 2)
+    monkeypatch.setattr('mnsp.decoding.threads_that_pay', lambda operations: 2)
     reader.read(words[0][0])
     for hook in hooks: hook.remove()
     assert seen == dict(encoder={1, 2}, decoder={1})
@@ -179,7 +179,7 @@ def test_tta_reads_only_what_is_unsure(reader, monkeypatch):
     def noted(images, share):
         asked.append(len(images))
         return framed(images, share)
-    monkeypatch.setattr('mnsp.recognizer.framed', noted)
+    monkeypatch.setattr('mnsp.decoding.framed', noted)
     found = reader.read(pictures, attention=True)
     unsure = sum(r.per_character < unsure_below for r in plain)
     assert 0 < unsure and len(asked) == 2 and all(abs(n - unsure) <= 1 for n in asked)

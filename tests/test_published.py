@@ -4,20 +4,25 @@ The outputs of the released code lie outside the project (`MNSP_FIXTURES`, or ..
 needs them is skipped where they are missing. The other tests make their own small files.
 """
 import argparse
+import json
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mnsp.decoder import DecoderConfig
-from mnsp.encoder import EncoderConfig
-from mnsp.hub import WeightsError, from_published, load_model, published_name, save_model
-from mnsp.pretrain import PretrainConfig, Pretrainer, mae
-from mnsp.recognizer import Recognizer
+from mnsp.encoder import Encoder, EncoderConfig
+from mnsp.hub import WeightsError, load_model, save_model
+from mnsp.pretrain import PretrainConfig, Pretrainer, mae, mnsp
+from mnsp.published import export_encoder, from_published, layouts, published_name
+from mnsp.recognizer import Recognizer, recognizer_fast, recognizer_tiny
 
 fixtures = Path(os.environ.get('MNSP_FIXTURES', Path(__file__).parents[2] / 'shared' / 'fixtures'))
 needs_fixtures = pytest.mark.skipif(not (fixtures / 'lmim_pretrain.npz').is_file(),
@@ -203,3 +208,149 @@ def test_a_published_width_needs_only_its_path(tmp_path, as_published):
     torch.save(dict(model=as_published(Pretrainer(cfg), 'mae')), tmp_path / 'vit.pth')
     assert load_model(tmp_path / 'vit.pth', 'Pretrainer').cfg == cfg
     with pytest.raises(WeightsError, match='Recognizer is needed'): load_model(tmp_path / 'vit.pth', 'Recognizer')
+
+
+# ---- the way out ---------------------------------------------------------------------------------------------------
+
+def drawn(model):
+    "Every weight that begins at nothing drawn, so that none can be forgotten"
+    for p in model.parameters():
+        if not p.any(): torch.nn.init.normal_(p, std=.1)
+    return model.eval()
+
+
+@pytest.fixture(scope='module')
+def encoders():
+    "Models with an encoder: of three scales, a reader's, of wide patches, of other numbers for the pictures"
+    torch.manual_seed(0)
+    fast = replace(recognizer_fast().encoder, depth=2)
+    odd = EncoderConfig(patch_size=(8, 8), dim=96, depth=2, heads=4, mlp_ratio=2., mean=(120., 110., 100.),
+                        std=(60., 55., 50.), stored_positions=True)
+    return dict(pretrained=drawn(Pretrainer(mnsp('tiny'))), reader=drawn(Recognizer(recognizer_tiny())),
+                wide=drawn(Encoder(fast)), odd=drawn(Encoder(odd)))
+
+
+def pictures(n=2): return torch.randint(0, 256, (n, 3, 32, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def features(model): return getattr(model, 'encoder', model)(pictures())
+
+
+def said(folder):
+    "config.json, and the pictures as it says they must be"
+    config = json.loads((folder / 'config.json').read_text())
+    mean, std = (torch.tensor(config['pretrained_cfg'][k]).view(3, 1, 1) for k in ('mean', 'std'))
+    return config, (pictures() / 255 - mean) / std
+
+
+@pytest.mark.parametrize('to', layouts)
+@pytest.mark.parametrize('name', ['pretrained', 'reader', 'wide', 'odd'])
+def test_an_exported_encoder_comes_back_and_is_timms(tmp_path, encoders, to, name):
+    from timm.models import VisionTransformer
+    ours = features(encoders[name])
+    folder = export_encoder(encoders[name], tmp_path / 'new' / to, to, finest=True)
+    file = folder / ('model.safetensors' if to == 'timm' else 'model.pth')
+    assert sorted(p.name for p in folder.iterdir()) == sorted(['config.json', file.name])
+    for path in folder, file: close(features(load_model(path, 'Encoder')), ours, 1e-5)
+    close(features(load_model(save_model(load_model(folder), tmp_path / 'own'))), ours, 1e-5)
+    config, x = said(folder)
+    state = load_file(file) if to == 'timm' else torch.load(file, weights_only=True)['model']
+    if to == 'lmim': state = {name.removeprefix('model_maeenc.'): t for name, t in state.items()}
+    theirs = VisionTransformer(**config['model_args']).eval()
+    theirs.load_state_dict(state, strict=True)
+    close(theirs.forward_features(x), ours, 1e-5)
+
+
+def test_timm_opens_the_folder(tmp_path, encoders):
+    import timm
+    for name, model in encoders.items():
+        folder = export_encoder(model, tmp_path / name, finest=True)
+        theirs = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        close(theirs.forward_features(said(folder)[1]), features(model), 1e-5)
+        close(theirs(said(folder)[1]), features(model)[:, 0], 1e-5)                     # pooled: [cls]
+        wanted = timm.data.resolve_model_data_config(theirs)
+        assert (wanted['input_size'], wanted['crop_mode'], wanted['crop_pct']) == ((3, 32, 128), 'squash', 1.)
+
+
+@pytest.mark.parametrize('size', [(32, 128), (48, 160)])
+def test_a_model_of_timms_is_read(tmp_path, size):
+    import timm
+    torch.manual_seed(0)
+    theirs = drawn(timm.create_model('vit_tiny_patch16_224', img_size=size, patch_size=8, depth=2, num_classes=7))
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization='both', data_config=dict(mean=(.4, .5, .6), std=(.2, .3, .1)))
+    x = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    for path in tmp_path, tmp_path / 'model.safetensors', tmp_path / 'pytorch_model.bin':
+        ours = load_model(path, 'Encoder')
+        assert ours.cfg.img_size == size and ours.cfg.heads == 3
+        mean, std = (torch.tensor(t).view(3, 1, 1) for t in ((.4, .5, .6), (.2, .3, .1)))
+        close(ours(x), theirs.forward_features((x / 255 - mean) / std), 1e-5)
+
+
+def test_what_a_layout_cannot_say(tmp_path, encoders):
+    stem = Encoder(EncoderConfig(patch_size=(8, 8), dim=64, depth=1, heads=2, stem=(8,)))
+    for to in layouts:
+        with pytest.raises(WeightsError, match='convolutions.*ONNX'): export_encoder(stem, tmp_path / 'x', to)
+        with pytest.raises(WeightsError, match='3 scales.*finest=True'):
+            export_encoder(encoders['pretrained'], tmp_path / 'x', to)
+    with pytest.raises(ValueError, match='must be one of timm, maerec, lmim, facebook-mae'):
+        export_encoder(encoders['odd'], tmp_path / 'x', 'keras')
+    assert not (tmp_path / 'x').exists()
+    before = {p: p.read_bytes() for p in save_model(encoders['odd'], tmp_path / 'own').iterdir()}
+    with pytest.raises(WeightsError, match='a folder of its own'): export_encoder(encoders['odd'], tmp_path / 'own')
+    assert before == {p: p.read_bytes() for p in (tmp_path / 'own').iterdir()}
+    export_encoder(encoders['odd'], tmp_path / 'again'); export_encoder(encoders['wide'], tmp_path / 'again')
+    with pytest.raises(WeightsError, match='a folder of its own'): export_encoder(encoders['odd'], tmp_path / 'again', 'maerec')
+    close(features(load_model(tmp_path / 'again')), features(encoders['wide']), 1e-5)
+
+
+odd_values = None, 0, -1, 2**70, 1.5, float('nan'), '3', [], [1, 2], [0, 0, 0], ['a'] * 3, [float('inf')] * 3, [-3, -32, -128], {}
+
+
+@pytest.mark.parametrize('name', ['num_heads', 'input_size', 'mean', 'std', 'model_args', 'pretrained_cfg'])
+def test_a_config_of_odd_values_is_refused_or_harmless(tmp_path, encoders, name):
+    folder = export_encoder(encoders['odd'], tmp_path / 'x', 'maerec')
+    whole = json.loads((folder / 'config.json').read_text())
+    for value in odd_values:
+        config = json.loads(json.dumps(whole))
+        place = config['model_args'] if name == 'num_heads' else config['pretrained_cfg']
+        (config if name in config else place)[name] = value
+        (folder / 'config.json').write_text(json.dumps(config))
+        try: assert features(load_model(folder / 'model.pth')).isfinite().all()
+        except WeightsError as e: assert '\n' not in str(e) and str(folder) in str(e)
+    for text in '', '[]', '{' * 10**5:
+        (folder / 'config.json').write_text(text)
+        with pytest.raises(WeightsError, match='encoder_heads='): load_model(folder / 'model.pth')
+
+
+# ---- a recogniser has its methods, however it was come by ----------------------------------------------------------
+
+def alone(code, *args):
+    done = subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_class_alone_spells():
+    alone("import torch; from mnsp.recognizer import Recognizer, recognizer_tiny; r = Recognizer(recognizer_tiny())\n"
+          "x = torch.zeros(1, 3, 32, 128, dtype=torch.uint8); r.generate(x, max_len=2); assert len(r.read_batch(x)) == 1")
+
+
+@pytest.mark.parametrize('kind', ['pretrained', 'reader', 'odd'])
+def test_loading_may_be_the_first_thing_that_is_done(tmp_path, encoders, as_published, kind):
+    "Rooms that are imported on the way compute something, and want numbers for it"
+    alone("import sys; from mnsp import load_model; load_model(sys.argv[1])", save_model(encoders[kind], tmp_path))
+    cfg = mae('tiny')
+    whole = Pretrainer(replace(cfg, encoder=replace(cfg.encoder, stored_positions=True)))
+    torch.save(dict(model=as_published(whole, 'mae')), tmp_path / 'mae.pth')
+    alone("import sys; from mnsp import from_published; from_published(sys.argv[1], 2, 2)", tmp_path / 'mae.pth')
+
+
+def test_so_does_one_that_was_pickled_or_saved(tmp_path):
+    reader = Recognizer(recognizer_tiny())
+    (tmp_path / 'reader').write_bytes(pickle.dumps(reader))
+    alone("import pickle, sys, torch; r = pickle.load(open(sys.argv[1], 'rb'))\n"
+          "r.generate(torch.zeros(1, 3, 32, 128, dtype=torch.uint8), max_len=2)", tmp_path / 'reader')
+    save_model(reader, tmp_path / 'folder')
+    alone("import sys, torch; from mnsp import hub; r = hub.load_model(sys.argv[1])\n"
+          "x = torch.zeros(1, 3, 32, 128, dtype=torch.uint8)\n"
+          "r.generate(x, max_len=2); assert r.read(x[0]).text == r.read_batch(x, tta=True)[0][0].replace(' ', '')",
+          tmp_path / 'folder')
