@@ -187,6 +187,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'mnsp.cli._files': ('cli.html#_files', 'mnsp/cli.py'),
                           'mnsp.cli._folder': ('cli.html#_folder', 'mnsp/cli.py'),
                           'mnsp.cli._from_config': ('cli.html#_from_config', 'mnsp/cli.py'),
+                          'mnsp.cli._graph': ('cli.html#_graph', 'mnsp/cli.py'),
                           'mnsp.cli._hint': ('cli.html#_hint', 'mnsp/cli.py'),
                           'mnsp.cli._lexicon': ('cli.html#_lexicon', 'mnsp/cli.py'),
                           'mnsp.cli._measured': ('cli.html#_measured', 'mnsp/cli.py'),

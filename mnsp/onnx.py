@@ -38,6 +38,7 @@ class OnnxReader:
         if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file; write it with export_onnx")
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3 # it warns of what it cannot fold
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0') # threads that wait leave the core to others
         try: self.session = ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
         except Exception as e: # onnxruntime has its own errors
             raise ValueError(f"{path} cannot be run: {e}") from None
