@@ -198,8 +198,8 @@ def _from_encoder(where, cfg, settings):
     "The encoder that is gone on from, with the method's scales, and the configuration to match"
     encoder = _encoder_at(where)
     if encoder.cfg.dim != cfg.encoder.dim:
-        raise ValueError(f"encoder={_path(where)}: is {encoder.cfg.dim} wide, the preset asks for "
-                         f"{cfg.encoder.dim}: give the preset of its size")
+        raise ValueError(f"encoder={_path(where)}: is {encoder.cfg.dim} wide, not "
+                         f"{cfg.encoder.dim}: give preset=… of its size")
     if any(text.startswith('encoder.') for text in settings):
         raise ValueError(f"encoder={_path(where)}: has its own settings, so leave out those called encoder.…")
     encoder = encoder_of_scales(encoder, cfg.encoder.n_scales)
