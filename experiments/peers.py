@@ -7,8 +7,8 @@
 SET is a folder of word crops with labels, as the package opens it. Every reader runs in a process of its own and is given
 the same files; only recognisers are compared, no detectors. Texts are compared without white space, since readers of words
 differ in whether they write it. Weights of ours: --weights, the packaged ones if left out; `mnsp` reads as `mnsp read` does
-(tall pictures in three rotations, unsure words in three crops), `mnsp, no TTA` without the crops; `mnsp, ONNX` reads every
-picture in one view.
+(tall pictures in three rotations, unsure words in three crops), `mnsp, no TTA` without the crops; `mnsp, without PyTorch` and
+`mnsp, int8` read so by the exported reader, in float32 and in whole numbers; `mnsp, ONNX` reads every picture in one view.
 """
 import argparse
 import json
@@ -23,7 +23,8 @@ from pathlib import Path
 peers = { # name -> environment, what is installed there
     'PP-OCRv6 small': ('v6', ['rapidocr==3.10.*', 'onnxruntime']),
     'PP-OCRv4 mobile': ('v4', ['rapidocr_onnxruntime==1.4.4']),
-    'Tesseract 5': (None, []), 'mnsp': (None, []), 'mnsp, no TTA': (None, []), 'mnsp, ONNX': (None, [])}
+    'Tesseract 5': (None, []),
+    **{f'mnsp{how}': (None, []) for how in ('', ', no TTA', ', ONNX', ', without PyTorch', ', int8')}}
 
 # ------------------------------------------------------------------------------- readers: files -> texts, in their process
 
@@ -65,20 +66,27 @@ def ours(batch, weights, **how):
     reader = rounded_weights(Recognizer.from_pretrained(weights or None)) # as the command does
     return lambda files: [r.text for r in reader.read(files, batch_size=batch, **how)]
 
-def ours_onnx(batch, weights):
-    import numpy as np
-    from PIL import Image
-
+def exported(weights, **how):
     from mnsp import Recognizer
     from mnsp.graph import export_onnx
     from mnsp.onnx import OnnxReader
     with tempfile.TemporaryDirectory() as folder:
-        reader = OnnxReader(export_onnx(Recognizer.from_pretrained(weights or None), Path(folder)/'reader.onnx'), threads=1)
+        return OnnxReader(export_onnx(Recognizer.from_pretrained(weights or None), Path(folder)/'reader.onnx', **how), threads=1)
+
+def ours_as_read(batch, weights, **how):
+    reader = exported(weights, **how)
+    return lambda files: [r.text for r in reader.read(files, batch_size=batch)]
+
+def ours_onnx(batch, weights):
+    import numpy as np
+    from PIL import Image
+    reader = exported(weights)
     height, width = reader.cfg.encoder.img_size
     def resized(file): return np.asarray(Image.open(file).convert('RGB').resize((width, height), Image.BICUBIC))
     return lambda files: [t for t, _ in reader.read_batch(np.stack([resized(f) for f in files]).transpose(0, 3, 1, 2))]
 
-readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, tta=False), ours_onnx)))
+readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, tta=False), ours_onnx, ours_as_read,
+                           partial(ours_as_read, int8=True))))
 
 def work(name, batch, weights):
     "Answer lines of JSON, lists of files, with texts and seconds, until there are no more"

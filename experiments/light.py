@@ -1,0 +1,71 @@
+"""What reading one word costs from the start of the process: `python experiments/light.py ENVS`, a minute; a table and a CSV.
+
+Processor time and largest memory of a process that starts, loads a reader, reads a word and ends: the best of so many
+interleaved rounds, on one core. Commands of ours, and readers that people install (ENVS is what `peers.py install` made;
+those that are missing are left out). Below, sizes of what is downloaded or loaded.
+"""
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mnsp.graph import export_onnx
+from mnsp.onnx import packaged_graph
+from mnsp.reading import Recognizer, samples
+
+ours = [sys.executable, '-m', 'mnsp', 'read']
+v6 = 'from rapidocr import RapidOCR; import sys; RapidOCR()(sys.argv[1], use_det=False, use_cls=False, use_rec=True)'
+v4 = 'from rapidocr_onnxruntime import RapidOCR; import sys; RapidOCR()(sys.argv[1], use_det=False, use_cls=False)'
+
+def commands(word, envs, folder):
+    "name -> what is run"
+    found = {'mnsp read': [*ours, word], 'mnsp read, int8': [*ours, word, '--weights', folder/'reader-int8.onnx'],
+             'mnsp read, with PyTorch': [*ours, word, '--beams', '2']}
+    for name, env, program in (('PP-OCRv6 small', 'v6', v6), ('PP-OCRv4 mobile', 'v4', v4)):
+        python = envs/env/'bin'/'python'
+        if python.exists(): found[name] = [python, '-c', program, word]
+    if shutil.which('tesseract'): found['Tesseract 5'] = ['tesseract', word, '-', '--psm', '8']
+    return found
+
+def cost(command):
+    "Seconds of the processor, megabytes"
+    with open(os.devnull, 'w') as nowhere:
+        process = subprocess.Popen(list(map(str, command)), stdout=nowhere, stderr=nowhere)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode: raise RuntimeError(f'{command}: exit code {process.returncode}')
+    return used.ru_utime+used.ru_stime, used.ru_maxrss/1e3
+
+def sizes(folder):
+    "name -> megabytes"
+    files = {'weights': packaged_graph().with_name('model.safetensors'), 'their graph': packaged_graph(),
+             'exported': folder/'reader.onnx', 'exported, int8': folder/'reader-int8.onnx'}
+    return {name: file.stat().st_size/1e6 for name, file in files.items()}
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('envs', type=Path, nargs='?', default=Path('envs'))
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
+    given = parser.parse_args()
+    os.environ.update(OMP_NUM_THREADS='1')
+    if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as name:
+        folder, reader = Path(name), Recognizer.from_pretrained()
+        for file, how in (('reader.onnx', {}), ('reader-int8.onnx', dict(int8=True))): export_onnx(reader, folder/file, **how)
+        run = commands(samples()[0], given.envs, folder)
+        found = {name: [] for name in run}
+        for _ in range(given.rounds):
+            for name, command in run.items(): found[name].append(cost(command))
+        rows = [dict(what=name, seconds=round(min(s for s, _ in c), 2), megabytes=round(min(m for _, m in c)))
+                for name, c in found.items()]
+        rows += [dict(what=name, seconds='', megabytes=round(size, 2)) for name, size in sizes(folder).items()]
+    for row in rows: print(f"{row['what']:26}{row['seconds']!s:>8} s {row['megabytes']:>8} MB")
+    with open(given.out, 'w', newline='') as f:
+        writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n'); writer.writeheader(); writer.writerows(rows)
+
+if __name__ == '__main__': main()
