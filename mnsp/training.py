@@ -253,6 +253,10 @@ class SafeStep(Callback):
         self.opt.opt.bad = bad = (~self.grad_norm.isfinite()).float()
         self.skipped, self.in_a_row = self.skipped + bad, (self.in_a_row + 1) * bad
 
+    def state_dict(self): return dict(counts=torch.stack([self.skipped, self.in_a_row]))
+    def load_state_dict(self, state):
+        self.skipped, self.in_a_row = state['counts'][:2].to(self.grad_norm.device).unbind()
+
 # %% ../nbs/41_training.ipynb #8f241ae2
 @patch
 def check(self:SafeStep):
@@ -263,13 +267,6 @@ def check(self:SafeStep):
                    f"up to step {self.budget.step()}")
         message += "; lower the learning rate, or clip the gradient"
         raise FloatingPointError(message + (f"; the last good checkpoint is {saved}" if saved else ''))
-
-@patch
-def state_dict(self:SafeStep): return dict(counts=torch.stack([self.skipped, self.in_a_row]))
-
-@patch
-def load_state_dict(self:SafeStep, state):
-    self.skipped, self.in_a_row = state['counts'][:2].to(self.grad_norm.device).unbind()
 
 # %% ../nbs/41_training.ipynb #0000001b
 class Budget(Callback):
@@ -286,6 +283,13 @@ class Budget(Callback):
         self.empty = self.empty + 1 if self.train_iter == self.before else 0
         if self.empty > 1: # a resumed run may begin where a pass ends
             raise ValueError("a pass over the data gave no batch; lower batch_size or workers, or add pictures")
+    def seconds(self) -> float: return time.monotonic() - self.start
+    def step(self) -> int: return self.train_iter // self.accumulate
+    def between(self) -> bool: return self.train_iter % self.accumulate == 0 # two steps, not two batches of one
+    def state_dict(self): return dict(seconds=self.seconds())
+    def load_state_dict(self, state):
+        self.start = time.monotonic() - state['seconds']
+        if self.steps is None: self.share = state['seconds'] / (60 * self.minutes)
 
 # %% ../nbs/41_training.ipynb #46cf2d93
 @patch
@@ -302,23 +306,6 @@ def used(self:Budget) -> float: # share of the budget
         device = next(self.model.parameters()).device
         seconds = over_all(torch.tensor(seconds, device=device, dtype=torch.float64), 'MAX').item()
     return seconds / (60 * self.minutes)
-
-@patch
-def seconds(self:Budget) -> float: return time.monotonic() - self.start
-
-@patch
-def step(self:Budget) -> int: return self.train_iter // self.accumulate
-
-@patch
-def between(self:Budget) -> bool: return self.train_iter % self.accumulate == 0 # two steps, not two batches of one
-
-@patch
-def state_dict(self:Budget): return dict(seconds=self.seconds())
-
-@patch
-def load_state_dict(self:Budget, state):
-    self.start = time.monotonic() - state['seconds']
-    if self.steps is None: self.share = state['seconds'] / (60 * self.minutes)
 
 # %% ../nbs/41_training.ipynb #0000001c
 class TeacherUpdate(Callback):
@@ -551,9 +538,9 @@ def _scheduler(opt, warmup, hold, floor):
 
 # %% ../nbs/41_training.ipynb #22a44377
 def _run(learn):
-    "To the end of the budget, or until something stops it: then say what was kept, and leave the process as it was"
+    "Train until the budget ends; an error says what was kept, and the process is left as it was"
     try:
-        with learn.interrupt, hold_memory: learn.fit(1_000_000)      # epochs; `Budget` ends it
+        with learn.interrupt, hold_memory: learn.fit(1_000_000)     # epochs; `Budget` ends it
     except Exception as e:
         saved = learn.checkpoints.rescue() if hasattr(learn, 'checkpoints') else None    # of `Checkpoints`
         if e.args and isinstance(e.args[0], str):                   # without fastai's preface
@@ -589,8 +576,8 @@ def fit(
     device = as_device(device)
     model.to(device)
     if compile: compile_blocks(model)
-    callbacks = [TrainEvalCallback(), Autocast(), Threads(), _scheduler(opt, warmup, hold, floor), SafeStep(clip),
-                 Budget(minutes, steps, accumulate), history or History(), Interrupt(), *cbs]
+    callbacks = [TrainEvalCallback(), Autocast(), Threads(), _scheduler(opt, warmup, hold, floor),
+                 SafeStep(clip), Budget(minutes, steps, accumulate), history or History(), Interrupt(), *cbs]
     if accumulate > 1: callbacks.append(accumulated(loader, accumulate))
     if bar is not None: callbacks.append(Progress(bar))
     dls = DataLoaders(loader, [])
