@@ -14,15 +14,6 @@ from torch import nn
 from .masking import fill_grid
 from .teacher import centre_features, pool_features
 
-# %% ../nbs/16_alignment.ipynb #00000006
-def _little_spread(cls):
-    "How far each dimension's spread over the batch stays below 1, on average: 0 healthy, 1 collapsed"
-    return F.relu(1 - (_unit(cls).var(0, correction=0) + 1e-6).sqrt()).mean()
-
-def _unit(cls):
-    "Features at length sqrt(D), float32, so that a dimension of a random one has variance 1"
-    return F.normalize(cls.float(), dim=-1) * cls.shape[-1] ** .5
-
 # %% ../nbs/16_alignment.ipynb #5aab595d
 def alignment_loss(
     cls_list: list, # of [B, D]: the masked pass, and every further scale's
@@ -41,6 +32,11 @@ def alignment_loss(
     if variance:
         loss = loss + variance * torch.stack([_little_spread(c) for c in [*cls_list, guide_cls]]).mean()
     return loss
+
+# %% ../nbs/16_alignment.ipynb #5202f593
+def _unit(cls):
+    "Features at length sqrt(D), float32, so that a dimension of a random one has variance 1"
+    return F.normalize(cls.float(), dim=-1) * cls.shape[-1] ** .5
 
 # %% ../nbs/16_alignment.ipynb #0000000b
 def cls_spread(
@@ -84,6 +80,11 @@ def collapse_warning(
     return (f"the [cls] of different pictures are all but equal (spread {spread:.4f}, effective rank "
             f"{rank:.1f}): the alignment has collapsed; align_variance=.1 (on the command line --set "
             "align_variance=.1) counters it")
+
+# %% ../nbs/16_alignment.ipynb #157c0292
+def _little_spread(cls):
+    "How far each dimension's spread over the batch stays below 1, on average: 0 healthy, 1 collapsed"
+    return F.relu(1 - (_unit(cls).var(0, correction=0) + 1e-6).sqrt()).mean()
 
 # %% ../nbs/16_alignment.ipynb #b947b2b1
 def column_features(

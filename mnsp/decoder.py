@@ -91,19 +91,23 @@ class Decoder(nn.Module):
             self.register_buffer(f'positions{scale}', table, persistent=encoder.stored_positions)
         self.init_weights()
 
-    def make_layer(self):
-        "One layer of the kind the configuration asks for"
-        c = self.cfg
-        if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
-        return Block(c.dim, c.heads, c.ffn_dim, c.dropout)
+# %% ../nbs/15_decoder.ipynb #0927a09e
+@patch
+def make_layer(self:Decoder) -> nn.Module:
+    "One layer of the kind the configuration asks for"
+    c = self.cfg
+    if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
+    return Block(c.dim, c.heads, c.ffn_dim, c.dropout)
 
-    def init_weights(self):
-        "MAE's: Xavier matrices, zero biases, a small normal mask token"
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None: nn.init.zeros_(module.bias)
-        nn.init.normal_(self.mask_token, std=.02)
+# %% ../nbs/15_decoder.ipynb #b30a5d02
+@patch
+def init_weights(self:Decoder):
+    "MAE's: Xavier matrices, zero biases, a small normal mask token"
+    for module in self.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None: nn.init.zeros_(module.bias)
+    nn.init.normal_(self.mask_token, std=.02)
 
 # %% ../nbs/15_decoder.ipynb #00000010
 @patch

@@ -9,6 +9,7 @@ __all__ = ['FillTask', 'mim_task', 'nsp_tasks', 'mnsp_tasks', 'stretches', 'View
 from dataclasses import dataclass, replace
 
 import torch
+from fastcore.basics import patch
 
 from .masking import finer_keep, hidden_mask
 
@@ -93,16 +94,20 @@ class Views:
             self.made[pass_] = self.encoder(self.scales[scale], keep, scale=pass_[0])
         return self.made[pass_]
 
-    def context(self, scale: int) -> tuple: # tokens [B, 1 + n, D]; keep [B, n], their places; None: all
-        "What the next finer scale is told of this one"
-        return self.tokens(scale, not self.together), self.keep(scale) if self.together else None
+# %% ../nbs/17_nsp.ipynb #5547f3b0
+@patch
+def context(self:Views, scale: int) -> tuple: # tokens [B, 1 + n, D]; keep [B, n], their places; None: all
+    "What the next finer scale is told of this one"
+    return self.tokens(scale, not self.together), self.keep(scale) if self.together else None
 
-    def passes(self) -> list: # of (scale, tokens [B, 1 + n, D], keep [B, n] or None), every one made, whole ones first
-        return [(k, self.made[k, whole], None if whole else self.kept[k])
-                for k, whole in sorted(self.made, key=lambda pass_: not pass_[1])]
+@patch
+def passes(self:Views) -> list: # of (scale, tokens [B, 1 + n, D], keep [B, n] or None), every one made, whole ones first
+    return [(k, self.made[k, whole], None if whole else self.kept[k])
+            for k, whole in sorted(self.made, key=lambda pass_: not pass_[1])]
 
-    def cls(self) -> list: # [B, D] of every pass made
-        return [tokens[:, 0] for _, tokens, _ in self.passes()]
+@patch
+def cls(self:Views) -> list: # [B, D] of every pass made
+    return [tokens[:, 0] for _, tokens, _ in self.passes()]
 
 # %% ../nbs/17_nsp.ipynb #0000000f
 def fill_in(
@@ -111,7 +116,7 @@ def fill_in(
     views: Views,
     guide: torch.Tensor | None = None, # [B, K, D] tokens of the guidance view
     rows: slice = slice(None), # the pictures that are asked
-    other: Views | None = None, # of another look of the words: a task that looks at a coarse scale looks at its one
+    other: Views | None = None, # of another look of the words, whose coarse scale is then known instead
 ) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
     "Predict a scale's tokens from what the task knows"
     keep, guide = views.keep(task.scale)[rows], None if guide is None else guide[rows]
@@ -119,7 +124,7 @@ def fill_in(
     coarse, coarse_keep = (x if x is None else x[rows] for x in (coarse, coarse_keep))
     if task.visible: known = views.tokens(task.scale, whole=False)[rows]
     else: known, keep = coarse[:, :1], keep[:, :0]
-    if other and task.coarse: coarse, guide = None, coarse           # it is the guide, and the only one
+    if other and task.coarse: coarse, guide = None, coarse           # it comes in as the guide, the only one
     pred = decoder(known, keep, task.scale, coarse, guide, coarse_keep)
     return pred, hidden_mask(keep, pred.shape[1])
 
