@@ -159,8 +159,8 @@ def _from_config(context: typer.Context, path: Optional[Path]):
             raise ValueError(f"--config {path}: no option {key!r}" + (f"; is it {known[0]}?" if known else ''))
         if isinstance(value, dict) or isinstance(value, list) and not options[key].multiple:
             raise ValueError(f"--config {path}: {key} takes one value")
-    context.default_map = {options[key].name: value if isinstance(value, (list, bool)) or not options[key].multiple else [value]
-                           for key, value in given.items()}
+    def several(key, value): return [value] if options[key].multiple and not isinstance(value, (list, bool)) else value
+    context.default_map = {options[key].name: several(key, value) for key, value in given.items()}
     return path
 
 # %% ../nbs/79_cli.ipynb #20ddb99c
@@ -172,7 +172,8 @@ def _save_config(context, path):
     def plain(value):
         if isinstance(value, (list, tuple)): return [plain(v) for v in value]
         return str(value) if isinstance(value, Path) else value
-    lines = [f'{key} = {json.dumps(plain(value), ensure_ascii=False)}\n' for key, value in said.items() if value is not None]
+    lines = [f'{key} = {json.dumps(plain(value), ensure_ascii=False)}\n'
+             for key, value in said.items() if value is not None]
     write_atomically(path, lambda p: p.write_text(''.join(lines), encoding='utf-8'))
     typer.echo(f'{path}: {len(lines)} options, for --config')
     raise typer.Exit
@@ -418,7 +419,9 @@ def _write_readings(result, path):
     from dataclasses import asdict
 
     from mnsp.files import write_atomically, write_rows
-    def harmless(value): return f"'{value}" if isinstance(value, str) and value.startswith(tuple('=+-@\t\r')) else value
+    def harmless(value):
+        formula = isinstance(value, str) and value.startswith(tuple('=+-@\t\r'))
+        return f"'{value}" if formula else value
     rows = [{k: harmless(v) for k, v in asdict(r).items()} for r in result.readings]
     write_atomically(path, lambda p: write_rows(p, rows))
 
@@ -741,15 +744,17 @@ def web_page(
 def export(
     destination: Annotated[Path, typer.Argument(help="ONNX file to write.")],
     weights: WeightsOption = None,
-    int8: Annotated[bool, typer.Option('--int8', help="Half as large, faster; a word in a hundred is read otherwise.")] = False,
+    int8: Annotated[bool, typer.Option('--int8', help="Half as large, faster; a word in a hundred is read "
+                                                      "otherwise.")] = False,
 ):
     "Write a reader as an ONNX file, for places without PyTorch."
     from mnsp.graph import export_onnx
     from mnsp.recognizer import Recognizer
     _file(destination, 'DESTINATION', '.onnx')
     reader = Recognizer.from_pretrained(weights)
-    try: typer.echo(f'{export_onnx(reader, destination, int8)}: `mnsp read --weights` reads with it, or mnsp.onnx.OnnxReader')
+    try: file = export_onnx(reader, destination, int8)
     except ImportError as e: raise ValueError(str(e)) from None
+    typer.echo(f'{file}: `mnsp read --weights` reads with it, or mnsp.onnx.OnnxReader')
 
 # %% ../nbs/79_cli.ipynb #c91f3b2a
 @app.command('export-encoder')

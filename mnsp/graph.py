@@ -92,6 +92,7 @@ def without_notes(
         del graph.value_info[:]
     return model
 
+# %% ../nbs/73_graph.ipynb #8a9aacfb
 def widened(
     model, # `onnx.ModelProto`; is changed
     stored, # an initializer of it, now float16
@@ -115,6 +116,7 @@ def halved(
         widened(model, stored)
     return model
 
+# %% ../nbs/73_graph.ipynb #42f068bf
 def write_model(model, path: str | Path):
     "A graph as a file, whole or not at all"
     import onnx
@@ -127,7 +129,7 @@ def whole_numbers(
     "The same graph with its matrices as int8"
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    prepared = model.metadata_props.add(key='onnx.quant.pre_process', value='onnxruntime.quant') # as the exporter leaves it
+    prepared = model.metadata_props.add(key='onnx.quant.pre_process', value='onnxruntime.quant') # as exported
     with tempfile.TemporaryDirectory() as folder:
         quantize_dynamic(model, Path(folder) / 'int8.onnx', op_types_to_quantize=['MatMul'], per_channel=True,
                          weight_type=QuantType.QInt8, extra_options=dict(EnableSubgraph=True))
@@ -140,17 +142,18 @@ def as_onnx(
     recognizer: Recognizer,
     optimize: bool = True, # fold what can be computed now; False: every weight keeps its name
 ): # `onnx.ModelProto`
-    "The reader as a graph: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L], `places` [B, L, 2]"
+    "The reader as a graph: `images` uint8 [B, 3, H, W] -> `ids` [B, L], `probabilities` [B, L], `places` [B, L, 2]"
     if not find_spec('onnxscript'): raise ImportError("writing ONNX needs more packages: pip install 'mnsp[onnx]'")
     example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(recognizer).cpu(), (example,), dynamo=True, verbose=False, optimize=optimize,
-                                    dynamic_shapes=({0: torch.export.Dim('batch')},),
+        program = torch.onnx.export(GreedyReader(recognizer).cpu(), (example,), dynamo=True, verbose=False,
+                                    optimize=optimize, dynamic_shapes=({0: torch.export.Dim('batch')},),
                                     input_names=['images'], output_names=['ids', 'probabilities', 'places'])
     how = dict(note=recognizer.note, tta_crops=tta_crops, unsure_below=unsure_below)
     program.model.metadata_props.update(mnsp=json.dumps(asdict(recognizer.cfg)), mnsp_reading=json.dumps(how))
     return without_notes(program.model_proto)
 
+# %% ../nbs/73_graph.ipynb #0506d541
 def export_onnx(
     recognizer: Recognizer,
     path: str | Path, # file to write
@@ -168,9 +171,11 @@ def stored_tensors(path: str | Path) -> dict: # name -> (dtype as safetensors ca
     with open(path, 'rb') as f:
         size = int.from_bytes(f.read(8), 'little')
         head = json.loads(f.read(size))
-    return {name: (about['dtype'], 8 + size + about['data_offsets'][0], about['data_offsets'][1] - about['data_offsets'][0])
-            for name, about in head.items() if name != '__metadata__'}
+    head.pop('__metadata__', None)
+    spans = {name: about['data_offsets'] for name, about in head.items()}
+    return {name: (head[name]['dtype'], 8 + size + first, last - first) for name, (first, last) in spans.items()}
 
+# %% ../nbs/73_graph.ipynb #54c5cf12
 def link_graph(
     folder: str | Path, # of a recogniser's weights
 ) -> Path: # folder/graph.onnx
