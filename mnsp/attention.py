@@ -18,14 +18,6 @@ from .encoder import Encoder
 from .pyramid import token_centres
 from .recognizer import Recognizer
 
-# %% ../nbs/62_attention.ipynb #00000008
-@torch.no_grad()
-def _attention_inputs(encoder, images, layers, scale):
-    "What enters the attention of the given blocks: layer -> [B, 1+N, D]"
-    parts = {layer: encoder.blocks[layer].attn for layer in layers}
-    seen = _listen(parts, lambda: encoder(images.to(next(encoder.parameters()).device), scale=scale))
-    return {layer: args[0] for layer, args in seen.items()}
-
 # %% ../nbs/62_attention.ipynb #8453e328
 def _listen(modules, run):
     "What enters the given modules while `run()` runs: their names -> positional arguments"
@@ -38,6 +30,14 @@ def _listen(modules, run):
     finally:
         for hook in hooks: hook.remove()
     return seen
+
+# %% ../nbs/62_attention.ipynb #00000008
+@torch.no_grad()
+def _attention_inputs(encoder, images, layers, scale):
+    "What enters the attention of the given blocks: layer -> [B, 1+N, D]"
+    parts = {layer: encoder.blocks[layer].attn for layer in layers}
+    seen = _listen(parts, lambda: encoder(images.to(next(encoder.parameters()).device), scale=scale))
+    return {layer: args[0] for layer, args in seen.items()}
 
 # %% ../nbs/62_attention.ipynb #00000009
 @torch.no_grad()
@@ -192,6 +192,12 @@ def attention_report(
     return dict(n=len(images), grid=list(grid), area_share=area,
                 uniform_reach=torch.cdist(places, places).mean().item(), layers=rows)
 
+# %% ../nbs/62_attention.ipynb #1e902da8
+def _cells(row):
+    "Four numbers of `attention_table`"
+    return (f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} "
+            f"{row['reach']:6.2f} {row['cls_share']:7.3f}")
+
 # %% ../nbs/62_attention.ipynb #0000001e
 def attention_table(
     reports: dict, # name of the model -> what `attention_report` gave
@@ -210,12 +216,6 @@ def attention_table(
                       'text: attention on text over its area share, 1 = no preference; entropy: 1 = '
                       'as diffuse as can be;',
                       'reach: in picture heights; on cls: attention that went to the [cls] token'])
-
-# %% ../nbs/62_attention.ipynb #1e902da8
-def _cells(row):
-    "Four numbers of `attention_table`"
-    return (f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} "
-            f"{row['reach']:6.2f} {row['cls_share']:7.3f}")
 
 # %% ../nbs/62_attention.ipynb #00000026
 def _grid_for(n_tokens, height, width):

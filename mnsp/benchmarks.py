@@ -191,6 +191,23 @@ def _means(benchmark, values, scores):
     weighted = sum(v * n[s] for s, v in values.items()) / sum(n.values())
     return dict(avg=sum(values.values()) / len(n), w_avg=weighted)
 
+# %% ../nbs/60_benchmarks.ipynb #67948b03
+def _cells(row, columns, shown):
+    "The values of a row as text, with the digits they were published with"
+    if all(s in row for s in shown):
+        row = {**row, 'over these': round(sum(row[s] for s in shown) / len(shown), 1)}
+    digits = {k: 2 if abs(10 * v - round(10 * v)) > 1e-6 else 1 for k, v in row.items()}
+    texts = {k: f'{v:.{digits[k]}f}' for k, v in row.items()}
+    return [texts.get(c, '–') for c in columns]
+
+# %% ../nbs/60_benchmarks.ipynb #ce7945c5
+def _aligned(cells):
+    "Rows of cells as lines, the first column to the left"
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    def line(first, *others):
+        return [f'{first:{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(others, widths[1:]))]
+    return ['  '.join(line(*row)) for row in cells]
+
 # %% ../nbs/60_benchmarks.ipynb #00000019
 def beside_peers(
     evaluation: Evaluation, # with sets of a known benchmark
@@ -214,20 +231,3 @@ def beside_peers(
     if 'over these' in columns: notes.append(f"over these: mean over {', '.join(shown)}")
     convention = evaluation.convention.replace('; ', '\n')
     return '\n'.join([benchmarks[benchmark].title, *_aligned(cells), *notes, convention])
-
-# %% ../nbs/60_benchmarks.ipynb #67948b03
-def _cells(row, columns, shown):
-    "The values of a row as text, with the digits they were published with"
-    if all(s in row for s in shown):
-        row = {**row, 'over these': round(sum(row[s] for s in shown) / len(shown), 1)}
-    digits = {k: 2 if abs(10 * v - round(10 * v)) > 1e-6 else 1 for k, v in row.items()}
-    texts = {k: f'{v:.{digits[k]}f}' for k, v in row.items()}
-    return [texts.get(c, '–') for c in columns]
-
-# %% ../nbs/60_benchmarks.ipynb #ce7945c5
-def _aligned(cells):
-    "Rows of cells as lines, the first column to the left"
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    def line(first, *others):
-        return [f'{first:{widths[0]}}', *(f'{c:>{w}}' for c, w in zip(others, widths[1:]))]
-    return ['  '.join(line(*row)) for row in cells]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['flatten', 'unflatten', 'save_state', 'load_state', 'heading', 'checkpoints', 'newest', 'begun', 'random_state',
-           'set_random_state', 'Checkpoints', 'on_cpu', 'check_settings']
+           'set_random_state', 'on_cpu', 'check_settings', 'Checkpoints']
 
 # %% ../nbs/42_checkpoints.ipynb #00000003
 import json
@@ -134,6 +134,19 @@ def set_random_state(
     for name, g in dict(generators).items(): g.set_state(state['generators'][name])
     if torch.cuda.is_available() and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'])
 
+# %% ../nbs/42_checkpoints.ipynb #00000011
+def on_cpu(state):
+    "The state with its tensors copied to main memory"
+    return unflatten(*flatten(state))
+
+def check_settings(then: dict, now: dict, n: int, folder):
+    "ValueError when a run is resumed that was asked to do something else"
+    then, now = dict(then, processes=n), json.loads(json.dumps(dict(now, processes=processes())))
+    other = [f'{k} was {then.get(k)}, is {now.get(k)}' for k in {**then, **now} if then.get(k) != now.get(k)]
+    if other:
+        raise ValueError(f"{folder} holds another run: {'; '.join(other)}. Resume with the same settings, "
+                         "or give another --out")
+
 # %% ../nbs/42_checkpoints.ipynb #00000010
 class Checkpoints(Callback):
     "Write a run's state every so many steps; go on from the newest"
@@ -156,17 +169,6 @@ class Checkpoints(Callback):
         state = newest(self.folder) if self.resume else None
         if state: self.restore(state)
         elif rank() == 0: self.begin()
-    def begin(self):
-        "ValueError rather than writing over another run"
-        if found := checkpoints(self.folder):
-            last = heading(found[-1])
-            got, choice = ('ended at', '') if last.get('done') else ('got to', 'go on with resume (--resume), or ')
-            raise ValueError(f"{self.folder} holds a run that {got} step {last.get('step', 'unknown')}: "
-                             f"{choice}give another folder (--out) to start anew")
-        if self.history.path: self.history.path.unlink(missing_ok=True)
-        with suppress(OSError):                                     # a checkpoint would say so too
-            self.folder.mkdir(parents=True, exist_ok=True)
-            begun(self.folder).touch()
     def before_batch(self): self.whole = False # here a step begins
     def after_batch(self):
         due = self.budget.step() % self.every == 0
@@ -175,6 +177,20 @@ class Checkpoints(Callback):
     def after_fit(self):
         self.save(done=True)
         with suppress(OSError): begun(self.folder).unlink(missing_ok=True)
+
+# %% ../nbs/42_checkpoints.ipynb #1303b189
+@patch
+def begin(self:Checkpoints):
+    "ValueError rather than writing over another run"
+    if found := checkpoints(self.folder):
+        last = heading(found[-1])
+        got, choice = ('ended at', '') if last.get('done') else ('got to', 'go on with resume (--resume), or ')
+        raise ValueError(f"{self.folder} holds a run that {got} step {last.get('step', 'unknown')}: "
+                         f"{choice}give another folder (--out) to start anew")
+    if self.history.path: self.history.path.unlink(missing_ok=True)
+    with suppress(OSError):                                     # a checkpoint would say so too
+        self.folder.mkdir(parents=True, exist_ok=True)
+        begun(self.folder).touch()
 
 # %% ../nbs/42_checkpoints.ipynb #e7987962
 @patch
@@ -243,16 +259,3 @@ def restore(self:Checkpoints, state: dict):
     for cb in self.learn.cbs:
         if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(own['callbacks'][cb.name])
     set_random_state(own['random'], self.generators())
-
-# %% ../nbs/42_checkpoints.ipynb #00000011
-def on_cpu(state):
-    "The state with its tensors copied to main memory"
-    return unflatten(*flatten(state))
-
-def check_settings(then: dict, now: dict, n: int, folder):
-    "ValueError when a run is resumed that was asked to do something else"
-    then, now = dict(then, processes=n), json.loads(json.dumps(dict(now, processes=processes())))
-    other = [f'{k} was {then.get(k)}, is {now.get(k)}' for k in {**then, **now} if then.get(k) != now.get(k)]
-    if other:
-        raise ValueError(f"{folder} holds another run: {'; '.join(other)}. Resume with the same settings, "
-                         "or give another --out")

@@ -195,7 +195,8 @@ def surest(self:Recognizer,
     write, # images -> (ids [B, T], probabilities [B, T], 1 after the end mark)
 ) -> tuple: # ids [B, T], probabilities [B, T]
     "What is written in every picture; words that are unsure are read again, and the surest reading counts"
-    def sure(ids, probs): return (probs.log().sum(1) / self.until_end(ids, torch.ones_like(probs), 0.).sum(1)).exp()
+    def sure(ids, probs): # per character
+        return (probs.log().sum(1) / self.until_end(ids, torch.ones_like(probs), 0.).sum(1)).exp()
     ids, probs = write(images)
     unsure = (sure(ids, probs) < unsure_below).nonzero()[:, 0]
     for share in tta_crops if len(unsure) else ():

@@ -22,9 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.distributed as dist
-from tqdm.auto import tqdm
+from fastcore.basics import patch
 from rapidfuzz.distance import Levenshtein
 from torch import nn
+from tqdm.auto import tqdm
 
 from .data import WordDataset, word_loader
 from .images import BrokenImage, is_labelled, picture, raw_label
@@ -127,7 +128,7 @@ def score(
         raise ValueError(f"{len(preds)} preds for {len(trues)} trues; give one each")
     if not len(trues):
         raise ValueError("nothing to score: preds and trues are empty")
-    read = [(clean(p) or '', clean(t) or '') for p, t in zip(preds, trues) if p is not None] # the others add nothing
+    read = [(clean(p) or '', clean(t) or '') for p, t in zip(preds, trues) if p is not None] # others add none
     def percent(f): return 100 * sum(f(p, t) for p, t in read) / len(trues)
     out = Score(n=len(trues), waics=percent(is_waics),
                 case_insensitive=percent(lambda p, t: p.lower() == t.lower()),
@@ -172,28 +173,22 @@ class Evaluation:
     @property
     def w_avg(self) -> float: return self.weighted_mean(self.metric)
 
-    def to_dict(self,
-        readings: bool = False, # with a row for every picture?
-    ) -> dict: # plain values, ready for JSON
-        "Everything a report needs"
-        out = dict(sets={k: dict(s) for k, s in self.sets.items()}, avg=self.avg, w_avg=self.w_avg,
-                   metric=self.metric, convention=self.convention,
-                   broken={k: [list(b) for b in v] for k, v in self.broken.items()})
-        return {**out, 'readings': [asdict(r) for r in self.readings]} if readings else out
+# %% ../nbs/53_evaluate.ipynb #6968a6b7
+@patch
+def to_dict(self:Evaluation,
+    readings: bool = False, # with a row for every picture?
+) -> dict: # plain values, ready for JSON
+    "Everything a report needs"
+    out = dict(sets={k: dict(s) for k, s in self.sets.items()}, avg=self.avg, w_avg=self.w_avg,
+               metric=self.metric, convention=self.convention,
+               broken={k: [list(b) for b in v] for k, v in self.broken.items()})
+    return {**out, 'readings': [asdict(r) for r in self.readings]} if readings else out
 
-    @classmethod
-    def from_dict(cls, d: dict): # what `to_dict` gave
-        "The way back; the means are computed anew"
-        readings = [ScoredReading(**r) for r in d.get('readings', [])]
-        return cls(d['sets'], readings, d['broken'], d['convention'], d.get('metric', 'waics'))
-
-    def table(self) -> str: # one line per set, then the means
-        "The scores as text"
-        return _table(self)
-
-    def notes(self) -> list: # of lines
-        "What a reader of the scores should know besides"
-        return _notes(self)
+@patch(cls_method=True)
+def from_dict(cls:Evaluation, d: dict): # what `to_dict` gave
+    "The way back; the means are computed anew"
+    readings = [ScoredReading(**r) for r in d.get('readings', [])]
+    return cls(d['sets'], readings, d['broken'], d['convention'], d.get('metric', 'waics'))
 
 # %% ../nbs/53_evaluate.ipynb #0000001a
 def _columns(evaluation):
@@ -202,28 +197,30 @@ def _columns(evaluation):
     if evaluation.metric != 'waics': keys = [evaluation.metric, 'exact', 'ned']
     return keys, [{'case_insensitive': 'no case'}.get(k, k) for k in keys]
 
-# %% ../nbs/53_evaluate.ipynb #5ccc620a
-def _table(evaluation):
-    "Lines of `Evaluation.table`"
-    width, (keys, titles) = max(map(len, [*evaluation.sets, 'w_avg'])), _columns(evaluation)
-    def line(name, n, cells): return '  '.join([f'{name:{width}}', f'{n:>7}', *(f'{c:>8}' for c in cells)])
-    lines = [line('set', 'n', titles)]
-    lines += [line(name, s['n'], [f'{s[k]:.2f}' for k in keys]) for name, s in evaluation.sets.items()]
-    lines += [line(name, '', [f'{mean(k):.2f}' for k in keys])
-              for name, mean in (('avg', evaluation.mean), ('w_avg', evaluation.weighted_mean))]
-    return '\n'.join([*lines, *evaluation.notes(), evaluation.convention.replace('; ', '\n')])
-
 # %% ../nbs/53_evaluate.ipynb #4d60782f
-def _notes(evaluation):
-    "Lines of `Evaluation.notes`"
+@patch
+def notes(self:Evaluation) -> list: # of lines
+    "What a reader of the scores should know besides"
     lines = []
-    for name, broken in evaluation.broken.items():
+    for name, broken in self.broken.items():
         shown = [f'{picture} ({reason})' for picture, reason in broken[:3]] + ['…'] * (len(broken) > 3)
         lines.append(f"{name}: {len(broken)} broken, counted wrong: {', '.join(shown)}")
-    blank = sum(not waics_text(r.true) for r in evaluation.readings)
-    if blank and evaluation.metric == 'waics':
+    blank = sum(not waics_text(r.true) for r in self.readings)
+    if blank and self.metric == 'waics':
         lines.append(f"{blank} labels without a letter a-z or digit: there waics says nothing, look at exact")
     return lines
+
+# %% ../nbs/53_evaluate.ipynb #5ccc620a
+@patch
+def table(self:Evaluation) -> str: # one line per set, then the means
+    "The scores as text"
+    width, (keys, titles) = max(map(len, [*self.sets, 'w_avg'])), _columns(self)
+    def line(name, n, cells): return '  '.join([f'{name:{width}}', f'{n:>7}', *(f'{c:>8}' for c in cells)])
+    lines = [line('set', 'n', titles)]
+    lines += [line(name, s['n'], [f'{s[k]:.2f}' for k in keys]) for name, s in self.sets.items()]
+    lines += [line(name, '', [f'{mean(k):.2f}' for k in keys])
+              for name, mean in (('avg', self.mean), ('w_avg', self.weighted_mean))]
+    return '\n'.join([*lines, *self.notes(), self.convention.replace('; ', '\n')])
 
 # %% ../nbs/53_evaluate.ipynb #5a1d0e01
 def named_sources(
@@ -257,8 +254,8 @@ def known_labels(name, source):
         raise DataError(f"set {name!r} has no label, or none that can be read, for "
                         f"{source.name(labels.index(None))}; evaluation needs labelled pictures")
     if n := sum(a != b for a, b in zip(raw, labels)):
-        warnings.warn(f"set {name!r}: {n} of {len(raw)} labels cleaned (line ends or spaces around them, or accents "
-                      "apart from their letters)", stacklevel=2)
+        warnings.warn(f"set {name!r}: {n} of {len(raw)} labels cleaned (line ends or spaces around them, or "
+                      "accents apart from their letters)", stacklevel=2)
     return labels
 
 # %% ../nbs/53_evaluate.ipynb #0000001f
@@ -307,21 +304,39 @@ def read_source(
             else: yield im
     for reading in read_each(pictures()):
         while (i := next(left, None)) in broken: yield broken.pop(i)
-        if i is None: raise ValueError("reader answered more readings than there are pictures; it must give one each")
+        if i is None:
+            raise ValueError("reader answered more readings than there are pictures; it must give one each")
         yield reading
     for i in left:
-        if i not in broken: raise ValueError("reader answered fewer readings than there are pictures; it must give one each")
+        if i not in broken:
+            raise ValueError("reader answered fewer readings than there are pictures; it must give one each")
         yield broken.pop(i)
 
 # %% ../nbs/53_evaluate.ipynb #83f27b40
-def _as_they_are(read_each, words, bar, name): # -> answers in the order of the words, and {place: why it is broken}
+def _as_they_are(read_each, words, bar, name): # -> answers in order, {place: why it is broken}
     "The answers of a reader that takes pictures as they are"
     answers, broken = [], {}
-    rows = tqdm(read_source(read_each, words, range(len(words))), f'reading {name}', len(words), leave=False, disable=not bar)
-    for k, reading in enumerate(rows):
-        if isinstance(reading, Exception): broken[str(k)], reading = getattr(reading, 'reason', 'unreadable'), None
+    rows = read_source(read_each, words, range(len(words)))
+    for k, reading in enumerate(tqdm(rows, f'reading {name}', len(words), leave=False, disable=not bar)):
+        if isinstance(reading, Exception):
+            broken[str(k)], reading = getattr(reading, 'reason', 'unreadable'), None
         answers.append((reading.text, reading.confidence) if reading else ('', 0.))
     return answers, broken
+
+# %% ../nbs/53_evaluate.ipynb #00000022
+def _readings(set, words, labels, answers, broken, rules):
+    "A row for every picture; what was read from the blank that replaced a broken one does not count"
+    rows = []
+    for k, (i, (pred, confidence)) in enumerate(zip(words.indices, answers, strict=True)):
+        row = dict(set=set, index=i, name=words.source.name(i), true=labels[i])
+        if str(k) in broken: rows.append(ScoredReading(**row, pred='', confidence=0., right=False, broken=True,
+                                                 reason=broken[str(k)]))
+        else:
+            pred = clean(pred) or ''
+            rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence),
+                                      right=rules.right(pred, labels[i]),
+                                      height=int(words.heights[k])))
+    return rows
 
 # %% ../nbs/53_evaluate.ipynb #00000021
 def read_words(
@@ -338,8 +353,7 @@ def read_words(
     as_read: bool = False, # reader is pictures -> a `Reading` or DataError each, such as `Recognizer.read_each`
 ) -> list: # of `ScoredReading`, sets and pictures in their order
     "Read every picture of the part once; DataError for a source without labels"
-    if not sources:
-        raise ValueError("sources is empty; give at least one {name: source}")
+    if not sources: raise ValueError("sources is empty; give at least one {name: source}")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part={part}; give (process, processes) with 0 <= process < processes")
     labels = {name: known_labels(name, source) for name, source in sources.items()} # before any time is spent
@@ -354,21 +368,6 @@ def read_words(
             broken = dict(dataset.broken())
         readings += _readings(name, words, labels[name], answers, broken, rules)
     return readings
-
-# %% ../nbs/53_evaluate.ipynb #00000022
-def _readings(set, words, labels, answers, broken, rules):
-    "A row for every picture; what was read from the blank that replaced a broken one does not count"
-    rows = []
-    for k, (i, (pred, confidence)) in enumerate(zip(words.indices, answers, strict=True)):
-        row = dict(set=set, index=i, name=words.source.name(i), true=labels[i])
-        if str(k) in broken: rows.append(ScoredReading(**row, pred='', confidence=0., right=False, broken=True,
-                                                 reason=broken[str(k)]))
-        else:
-            pred = clean(pred) or ''
-            rows.append(ScoredReading(**row, pred=pred, confidence=float(confidence),
-                                      right=rules.right(pred, labels[i]),
-                                      height=int(words.heights[k])))
-    return rows
 
 # %% ../nbs/53_evaluate.ipynb #06c267fc
 def score_readings(

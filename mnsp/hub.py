@@ -68,7 +68,8 @@ def read_config(
     if (path / 'config.json').stat().st_size > 2**24:
         raise WeightsError(f"{path / 'config.json'} is larger than any configuration")
     try: config = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise WeightsError(f"{path / 'config.json'} is not readable as JSON: {e}") from None
+    except (ValueError, RecursionError) as e:
+        raise WeightsError(f"{path / 'config.json'} is not readable as JSON: {e}") from None
     if not isinstance(config, dict) or config.get('kind') not in _kinds or 'config' not in config:
         raise WeightsError(f"{path / 'config.json'} does not describe a model of this package")
     return config
@@ -115,14 +116,15 @@ def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it)
         raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
 
 # %% ../nbs/69_hub.ipynb #dd340e1f
-_earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names of a recogniser's attention, once ours too
+_earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names in a recogniser, once ours
 
 def named_today(
     state: dict, # name -> anything, of weights written by any version of this package
 ) -> dict: # the same by the names that models have now
     "Weights whose names have changed since they were written"
+    part = re.compile(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.')
     def name(found): return f'{found[1]}.{_earlier[found[2]]}.'
-    return {re.sub(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.', name, k): v for k, v in state.items()}
+    return {part.sub(name, k): v for k, v in state.items()}
 
 # %% ../nbs/69_hub.ipynb #4bdee442
 def untrained_reader(cfg: RecognizerConfig) -> Recognizer:
@@ -145,7 +147,8 @@ def build(config: dict, where: str) -> nn.Module:
         return kinds[config['kind']](config['config'])
     except Exception as e: # whatever a wrong value makes of a model
         why = (str(e).splitlines() or [''])[0][:200]
-        raise WeightsError(f"{where}: the configuration does not fit this version: {type(e).__name__} {why}") from None
+        raise WeightsError(f"{where}: the configuration does not fit this version: "
+                           f"{type(e).__name__} {why}") from None
 
 # %% ../nbs/69_hub.ipynb #b9bb99f1
 def bounded(config, most: int, where: str, name: str = 'config'):
@@ -155,10 +158,11 @@ def bounded(config, most: int, where: str, name: str = 'config'):
         for key, value in pairs: bounded(value, most, where, key)
     elif isinstance(config, (int, float)):
         limit = most if name in ('depth', 'n_scales') else 2**20
-        if not abs(config) <= limit: raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
+        if not abs(config) <= limit:
+            raise WeightsError(f"{where}: {name}={config} cannot be, at most {limit:,}")
 
 # %% ../nbs/69_hub.ipynb #84a669eb
-_needs = dict(Encoder='mnsp.encoder', Pretrainer='mnsp.pretrain', Recognizer='mnsp.reading') # rooms, by the kind of model
+_needs = dict(Encoder='mnsp.encoder', Pretrainer='mnsp.pretrain', Recognizer='mnsp.reading') # rooms, by kind
 
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
@@ -168,14 +172,16 @@ def fitting(config: dict, file: Path) -> nn.Module:
     with shapes_alone(): bare = build(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
-    if sum(b.numel() for b in bare.buffers()) > 2**26: raise WeightsError(f"{file.parent}: img_size cannot be so large")
+    if sum(b.numel() for b in bare.buffers()) > 2**26:
+        raise WeightsError(f"{file.parent}: img_size cannot be so large")
     return build(config, str(file.parent))
 
 # %% ../nbs/69_hub.ipynb #5ac9bd00
 def read_safetensors(path: str | Path) -> dict: # name -> tensor
     "All tensors of a file; WeightsError if it is none"
     try: return load_file(path)
-    except (SafetensorError, OSError) as e: raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {e}") from None
 
 # %% ../nbs/69_hub.ipynb #1d7046da
 def load_weights(
@@ -201,7 +207,8 @@ def load_model(
     if Path(path).name in ('model.safetensors', 'config.json') and Path(path).is_file() and not foreign:
         raise WeightsError(f"{path} is one of two files; give the folder that holds them")
     if Path(path).suffix == '.onnx':
-        raise WeightsError(f"{path} is an exported file, for `mnsp read` and `OnnxReader`; give the weights it was made from")
+        raise WeightsError(f"{path} is an exported file, for `mnsp read` and `OnnxReader`; give the weights it "
+                           "was made from")
     if Path(path).is_file() or foreign: model, config = from_published(path), None
     else: config = read_config(path); model = None
     found = config['kind'] if config else model_kind(model)

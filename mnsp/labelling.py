@@ -39,10 +39,9 @@ def _noted(reading):
     if not isinstance(reading, Reading): return dict(error=getattr(reading, 'reason', 'unreadable'))
     return dict(text=reading.text, confidence=round(reading.confidence, 4), rotation=reading.rotation)
 
-# %% ../nbs/75_labelling.ipynb #1abe2011
-sure = .99, .95, .9, .8, .5, 0.
-
 # %% ../nbs/75_labelling.ipynb #4fd1a331
+sure = .99, .95, .9, .8, .5, 0. # steps of the report
+
 @dataclass(frozen=True)
 class Labelled:
     "What `label` made"

@@ -82,6 +82,6 @@ def show_rates(
         if rate: ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
     low, high = min(min(c.losses) for c in curves.values()), max(c.losses[0] for c in curves.values())
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed')
-    if high > low: ax.set_ylim(low - .1 * (high - low), high + .3 * (high - low)) # what breaks leaves the picture
+    if high > low: ax.set_ylim(low - .1 * (high - low), high + .3 * (high - low)) # what breaks leaves it
     ax.grid(alpha=.3); ax.legend(title='suggested')
     return fig

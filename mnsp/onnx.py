@@ -26,6 +26,21 @@ def packaged_graph() -> Path: # file
     "The graph of the weights that come with the package, and beside them"
     return Path(str(files('mnsp'))) / 'weights' / 'english' / 'graph.onnx'
 
+# %% ../nbs/74_onnx.ipynb #bc8c94e2
+def _session(path, threads): # -> onnxruntime's `InferenceSession`
+    "The graph in a file, ready to run"
+    try: ort = import_module('onnxruntime')
+    except ImportError as e:
+        raise ImportError(f"{e}; reading an ONNX file needs it: pip install onnxruntime") from None
+    if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file; write it with export_onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3 # it warns of what it cannot fold
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0') # who waits leaves the core to others
+    try: return ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
+    except Exception as e: # onnxruntime has its own errors
+        raise ValueError(f"{path} cannot be run: {e}") from None
+
+# %% ../nbs/74_onnx.ipynb #7811913c
 class OnnxReader:
     "A reader in an ONNX file, run by onnxruntime; answers as a `Recognizer` does"
     def __init__(self,
@@ -33,15 +48,7 @@ class OnnxReader:
         threads: int = 0, # 0: all cores
     ):
         path = packaged_graph() if path is None else path
-        try: ort = import_module('onnxruntime')
-        except ImportError as e: raise ImportError(f"{e}; reading an ONNX file needs it: pip install onnxruntime") from None
-        if not Path(path).is_file(): raise FileNotFoundError(f"{path}: no such file; write it with export_onnx")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3 # it warns of what it cannot fold
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0') # threads that wait leave the core to others
-        try: self.session = ort.InferenceSession(str(path), options, providers=ort.get_available_providers())
-        except Exception as e: # onnxruntime has its own errors
-            raise ValueError(f"{path} cannot be run: {e}") from None
+        self.session = _session(path, threads)
         about = self.session.get_modelmeta().custom_metadata_map
         if 'mnsp' not in about: raise ValueError(f"{path} was not written by export_onnx: it carries no configuration")
         self.path, self.cfg = path, json.loads(about['mnsp'], object_hook=lambda d: SimpleNamespace(**d))
@@ -50,13 +57,15 @@ class OnnxReader:
         self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below
         self.note = self.how.get('note', '')
 
-    def read_batch(self,
-        images: np.ndarray, # uint8 [B, 3, H, W]; a tensor in main memory will do
-    ) -> list: # (text, confidence) per picture
-        "Read words that are cut out and resized already"
-        if not len(images): return []
-        ids, probs = self.session.run(['ids', 'probabilities'], {'images': np.asarray(images)})
-        return [(self.charset.decode(row), math.prod(p)) for row, p in zip(ids.tolist(), probs.tolist())]
+# %% ../nbs/74_onnx.ipynb #fa088143
+@patch
+def read_batch(self:OnnxReader,
+    images: np.ndarray, # uint8 [B, 3, H, W]; a tensor in main memory will do
+) -> list: # (text, confidence) per picture
+    "Read words that are cut out and resized already"
+    if not len(images): return []
+    ids, probs = self.session.run(['ids', 'probabilities'], {'images': np.asarray(images)})
+    return [(self.charset.decode(row), math.prod(p)) for row, p in zip(ids.tolist(), probs.tolist())]
 
 # %% ../nbs/74_onnx.ipynb #17b10002
 def framed_array(
@@ -68,7 +77,8 @@ def framed_array(
     dy, dx = round(share * height), round(share * width)
     if share > 0: image = image[:, dy:height - dy, dx:width - dx]
     else: image = np.pad(image, ((0, 0), (-dy, -dy), (-dx, -dx)), 'edge')
-    bands = [Image.fromarray(band.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR) for band in image]
+    def resized(band): return Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR)
+    bands = [resized(band) for band in image.astype(np.float32)]
     return np.rint(np.stack(bands)).clip(0, 255).astype(np.uint8)
 
 # %% ../nbs/74_onnx.ipynb #72f0ae0e
@@ -86,7 +96,8 @@ def sureness(
 @patch
 def _write(self:OnnxReader, images): # uint8 [B, 3, H, W] -> ids, probabilities, places
     "What is written in every picture"
-    if not self.how: raise ValueError(f"{self.path} was written by an earlier version, without places: export it again")
+    if not self.how:
+        raise ValueError(f"{self.path} was written by an earlier version, without places: export it again")
     return self.session.run(['ids', 'probabilities', 'places'], {'images': images})
 
 # %% ../nbs/74_onnx.ipynb #dc870b5d

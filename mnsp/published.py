@@ -32,18 +32,9 @@ from .hub import WeightsError, misfits, read_safetensors, shapes, untrained_read
 from .recognizer import RecognizerConfig
 from .surgery import finest_encoder
 
-# %% ../nbs/70_published.ipynb #cd53d238
-_places = 'model', 'state_dict', 'model_state_dict', 'module', 'net', 'weights', 'params' # where trainers put weights
-
-def _weights(file):
-    "The tensors by name in what a file holds, None when there are none"
-    parts = [file, *(file[k] for k in _places if k in file)]
-    return next((p for p in parts if isinstance(p, dict) and p and all(isinstance(v, torch.Tensor) for v in p.values())),
-                None)
-
 # %% ../nbs/70_published.ipynb #dbf46369
 def _stored(path):
-    "WeightsError when the parts of a zip file are compressed, as torch.save never does, and could be of any size"
+    "WeightsError when parts of a zip file are compressed, as torch.save never does, and could be of any size"
     if not zipfile.is_zipfile(path): return
     try: parts = zipfile.ZipFile(path).infolist()
     except Exception as e: raise WeightsError(_damaged(path, e)) from None # zipfile raises nearly anything
@@ -54,14 +45,14 @@ def _damaged(path, error):
     return f"{path} is truncated or not written by torch.save ({type(error).__name__}); download it again"
 
 # %% ../nbs/70_published.ipynb #17000002
-trainers = ('mmengine', 'mmcv', 'mmocr', 'pytorch_lightning', 'lightning', 'lightning_fabric', 'omegaconf', 'numpy', 'pathlib',
-            'timm', 'yacs', 'addict', 'torch.optim') # packages whose objects lie beside weights
+trainers = ('mmengine', 'mmcv', 'mmocr', 'pytorch_lightning', 'lightning', 'lightning_fabric', 'omegaconf',
+            'numpy', 'pathlib', 'timm', 'yacs', 'addict', 'torch.optim') # packages whose objects lie beside weights
 
 def _stand_in(name):
     "A class that stands for one that is not to be run"
-    return type('_StandIn', (), dict(__init__=lambda self, *args, **kwargs: None, __setstate__=lambda self, state: None,
-                                     __setitem__=lambda self, key, value: None, append=lambda self, item: None,
-                                     extend=lambda self, items: None, __module__=__name__, stands_for=name))
+    def nothing(self, *args, **kwargs): pass
+    methods = '__init__', '__setstate__', '__setitem__', 'append', 'extend'
+    return type('_StandIn', (), dict(dict.fromkeys(methods, nothing), __module__=__name__, stands_for=name))
 
 # %% ../nbs/70_published.ipynb #8f018f84
 def _unpickled(path, known):
@@ -81,6 +72,15 @@ def _unpickled(path, known):
         raise WeightsError(f"{path} holds more than weights ({name}) and was not opened, since "
                            "reading it could run code; ask for a file of tensors alone")
     return _unpickled(path, {**known, name: _stand_in(name)})
+
+# %% ../nbs/70_published.ipynb #cd53d238
+_places = 'model', 'state_dict', 'model_state_dict', 'module', 'net', 'weights', 'params'
+
+def _weights(file):
+    "The tensors by name in what a file holds, None when there are none"
+    def is_state(part):
+        return isinstance(part, dict) and part and all(isinstance(v, torch.Tensor) for v in part.values())
+    return next(filter(is_state, (file, *(file[k] for k in _places if k in file))), None)
 
 # %% ../nbs/70_published.ipynb #00000011
 def layout_of(
@@ -238,7 +238,8 @@ def encoder(self:Checkpoint, prefix: str, heads: int | None, **kwargs) -> Encode
     "The encoder whose names start with `prefix`"
     dim, _, h, w = self[f'{prefix}patch_embed.proj.weight'].shape
     if f'{prefix}cls_token' not in self.state:
-        raise WeightsError(f"{self.path} lacks {prefix}cls_token: an encoder here has one, so none trained without can be read")
+        raise WeightsError(f"{self.path} lacks {prefix}cls_token: an encoder here has one, so none trained without "
+                           "can be read")
     tokens, said = self[f'{prefix}pos_embed'].shape[1] - 1, stated(self.config)
     if size := said.pop('img_size', None):
         if (size[0] // h) * (size[1] // w) != tokens:

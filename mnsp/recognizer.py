@@ -34,8 +34,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
 
-    def split(self, x): # [B, T, D] -> [B, heads, T, D/heads]
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def split(self, x): return x.unflatten(2, (self.heads, -1)).transpose(1, 2) # [B, heads, T, D/heads]
 
     def keys_values(self,
         memory: torch.Tensor, # [B, S, D]
@@ -53,10 +52,9 @@ class Attention(nn.Module):
         out = weighted_sum(self.split(self.query(x)), *keys_values, seen=seen, causal=causal and seen is None)
         return self.dropout(self.out(out.transpose(1, 2).flatten(2)))
 
-
 # %% ../nbs/50_recognizer.ipynb #29beb4c3
 @patch
-def weights(self:Attention, x: torch.Tensor, keys_values: tuple) -> torch.Tensor: # [B, heads, T, S], rows sum to 1
+def weights(self:Attention, x: torch.Tensor, keys_values: tuple) -> torch.Tensor: # [B, heads, T, S], sums 1
     "Where it looks: for pictures, not for training"
     q, k = self.split(self.query(x)).float(), keys_values[0].float()
     return (q @ k.transpose(2, 3) / q.shape[-1] ** .5).softmax(-1)
@@ -142,7 +140,6 @@ Recognizer.from_pretrained("this folder or repository").read("word.jpg")
 ```
 """
 
-# %% ../nbs/50_recognizer.ipynb #d931f047
 _about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
 
 # %% ../nbs/50_recognizer.ipynb #e978374e
@@ -171,14 +168,15 @@ class Recognizer(nn.Module, PyTorchModelHubMixin, **_about):
         self.norm = nn.LayerNorm(cfg.dim, eps=1e-6)
         self.classifier = nn.Linear(cfg.dim, self.charset.n_classes)
 
-    @classmethod
-    def from_pretrained(cls,
-        path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
-        **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
-    ) -> 'Recognizer': # in evaluation mode
-        "A reader with trained weights; nothing is fetched when `path` exists or is left out"
-        from mnsp.reading import trained_reader                      # here, since that room needs this one
-        return trained_reader(path, **kwargs)
+# %% ../nbs/50_recognizer.ipynb #2b48a6ec
+@patch(cls_method=True)
+def from_pretrained(cls:Recognizer,
+    path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
+    **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
+) -> 'Recognizer': # in evaluation mode
+    "A reader with trained weights; nothing is fetched when `path` exists or is left out"
+    from mnsp.reading import trained_reader                      # here, since that room needs this one
+    return trained_reader(path, **kwargs)
 
 # %% ../nbs/50_recognizer.ipynb #46f42c7d
 @patch

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
@@ -227,47 +228,49 @@ class Robustness:
     def numbers(self) -> dict: # family -> percent
         return {name: self.relative(name) for name in self.curves}
 
-    @property
-    def groups(self) -> dict: # 'scale', 'layout', 'look' -> percent, those that have families here
-        of = {g: [v for k, v in self.numbers.items() if families[k].group == g]
-              for g in ('scale', 'layout', 'look')}
-        return {g: sum(v) / len(v) for g, v in of.items() if v}
+# %% ../nbs/63_robustness.ipynb #7022d0b3
+@patch(as_prop=True)
+def groups(self:Robustness) -> dict: # 'scale', 'layout', 'look' -> percent, those that have families here
+    "The number of a group: the mean over its families"
+    of = {g: [v for k, v in self.numbers.items() if families[k].group == g]
+          for g in ('scale', 'layout', 'look')}
+    return {g: sum(v) / len(v) for g, v in of.items() if v}
 
-    @property
-    def convention(self) -> str:
-        return (f'accuracy ({self.metric}, %) of {self.n} words, seed {self.seed}; relative: 100 '
-                f'* mean accuracy over severities {", ".join(f"{s:g}" for s in self.severities)} / accuracy at '
-                '0; a group: mean over its families')
+@patch(as_prop=True)
+def convention(self:Robustness) -> str:
+    "How it was measured, in words"
+    return (f'accuracy ({self.metric}, %) of {self.n} words, seed {self.seed}; relative: 100 '
+            f'* mean accuracy over severities {", ".join(f"{s:g}" for s in self.severities)} / accuracy at '
+            '0; a group: mean over its families')
 
-    def to_dict(self) -> dict: # plain values, ready for JSON
-        "Everything a report needs"
-        def plain(d): return {k: None if math.isnan(v) else v for k, v in d.items()}
-        amounts = {k: [families[k].amount(s) for s in self.severities] for k in self.curves}
-        return {**asdict(self), 'relative': plain(self.numbers), 'groups': plain(self.groups),
-                'amounts': amounts, 'units': {k: families[k].unit for k in self.curves},
-                'convention': self.convention}
+# %% ../nbs/63_robustness.ipynb #ed44c22d
+@patch
+def to_dict(self:Robustness) -> dict: # plain values, ready for JSON
+    "Everything a report needs"
+    def plain(d): return {k: None if math.isnan(v) else v for k, v in d.items()}
+    amounts = {k: [families[k].amount(s) for s in self.severities] for k in self.curves}
+    return {**asdict(self), 'relative': plain(self.numbers), 'groups': plain(self.groups),
+            'amounts': amounts, 'units': {k: families[k].unit for k in self.curves},
+            'convention': self.convention}
 
-    @classmethod
-    def from_dict(cls, d: dict): # what `to_dict` gave
-        "The way back"
-        return cls(**{k: d[k] for k in ('clean', 'severities', 'curves', 'n', 'seed', 'metric')})
-
-    def table(self) -> str: # two lines per family: accuracies, and the amounts they were measured at
-        "The curves as text"
-        return _table(self)
+@patch(cls_method=True)
+def from_dict(cls:Robustness, d: dict): # what `to_dict` gave
+    "The way back"
+    return cls(**{k: d[k] for k in ('clean', 'severities', 'curves', 'n', 'seed', 'metric')})
 
 # %% ../nbs/63_robustness.ipynb #0000001d
-def _table(r):
-    "Lines of `Robustness.table`"
+@patch
+def table(self:Robustness) -> str: # two lines per family: accuracies, and the amounts they were measured at
+    "The curves as text"
     def number(v): return f"{'–' if math.isnan(v) else f'{v:.1f}':>8}"
-    lines = [f"{'':12} {'as is':>6}" + ''.join(f'{s:7g}' for s in r.severities) + '  relative']
-    for name, curve in r.curves.items():
-        lines.append(f'{name:12} {r.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve)
-                     + f'  {number(r.relative(name))}')
+    lines = [f"{'':12} {'as is':>6}" + ''.join(f'{s:7g}' for s in self.severities) + '  relative']
+    for name, curve in self.curves.items():
+        lines.append(f'{name:12} {self.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve)
+                     + f'  {number(self.relative(name))}')
         f = families[name]
-        lines.append(f"{'':12} {'':6}" + ''.join(f'{f.amount(s):7.3g}' for s in r.severities) + f'  {f.unit}')
-    lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(r.severities)}}  {number(v)}" for g, v in r.groups.items()]
-    return '\n'.join([*lines, r.convention.replace('; ', '\n')])
+        lines.append(f"{'':12} {'':6}" + ''.join(f'{f.amount(s):7.3g}' for s in self.severities) + f'  {f.unit}')
+    lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(self.severities)}}  {number(v)}" for g, v in self.groups.items()]
+    return '\n'.join([*lines, self.convention.replace('; ', '\n')])
 
 # %% ../nbs/63_robustness.ipynb #0000001e
 def load_words(
@@ -300,8 +303,7 @@ def robustness(
     "Read the same words again and again under more and more corruption"
     images, labels = (part[:n] for part in source) if isinstance(source, tuple) else load_words(source, n, size)
     if len(images) != len(labels) or not len(images):
-        raise ValueError(f"{len(images)} images for {len(labels)} labels; "
-                         "give one label each, and at least one")
+        raise ValueError(f"{len(images)} images for {len(labels)} labels; give one label each, and at least one")
     names, severities = list(dict.fromkeys(names or families)), sorted({float(s) for s in severities} - {0.})
     if unknown := [k for k in names if k not in families]:
         raise ValueError(f"names: {unknown[0]!r} is no family; there are {', '.join(families)}")

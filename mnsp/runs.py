@@ -345,8 +345,8 @@ def _finetune(model, loader, out, validation, o, asked, data, **how):
     run = _train(partial(finetune, loader=loader), model, out, save, o, asked, data, 'fine-tuning',
                  [validation] if validation else [], **how)
     if not (validation and validation.rows): return run
-    kept = run.model if validation.best() is validation.rows[-1] or rank() else hub.load_model(out)
-    return replace(run, model=kept, validation=validation.rows)
+    if validation.best() is not validation.rows[-1] and not rank(): hub.load_weights(run.model, out)
+    return replace(run, validation=validation.rows)
 
 # %% ../nbs/76_runs.ipynb #ba9a9a61
 def _growing(share, reader, stream):

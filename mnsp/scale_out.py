@@ -45,6 +45,6 @@ class Parallel(Callback):
         device = next(self.model.parameters()).device
         devices = [device] if device.type == 'cuda' else None
         known = signature(DistributedDataParallel).parameters
-        apart = {'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers': False} # or older
-        self.learn.model = DistributedDataParallel(self.model, devices, **apart)
+        apart = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers' # in older PyTorch
+        self.learn.model = DistributedDataParallel(self.model, devices, **{apart: False})
     def after_fit(self): self.learn.model = get_model(self.model)

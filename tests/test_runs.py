@@ -6,8 +6,9 @@ import torch
 from test_cli import one_line_error, run, write_words
 
 from mnsp import run_finetuning, run_pretraining
-from mnsp.hub import load_model
+from mnsp.hub import load_model, load_weights
 from mnsp.pretrain import Pretrainer, mae, with_settings
+from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.runs import RunOptions
 from mnsp.sources import open_source
 
@@ -101,3 +102,22 @@ def test_lr_find(words, tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file() and p.suffix != '.png'} == before
     one_line_error(*run('lr-find', words, *args, '--out', tmp_path), 'a .png file')
     one_line_error(*run('lr-find', words, *args, '--reader', 'packaged', '--out', tmp_path / 'x.png'), 'finetune')
+
+
+def test_a_class_of_ones_own_keeps_its_best_weights(words, tmp_path, monkeypatch):
+    "The run gives back the class that it was given, with the weights in the folder, which are not the last"
+    class Wider(Recognizer):
+        def __init__(self, cfg, note=''):
+            super().__init__(cfg, note)
+            self.norm = torch.nn.Sequential(self.norm, torch.nn.Linear(cfg.dim, cfg.dim))
+
+    scores = iter([0., 9., 5.])
+    measure = lambda reader: dict.fromkeys(('mean', 'exact', 'waics', 'ned'), next(scores))
+    monkeypatch.setattr('mnsp.runs.reading_scores', lambda sources, **how: measure)
+    torch.manual_seed(0)
+    made = run_finetuning(words, tmp_path / 'out', reader=Wider(recognizer_tiny()), lr=1e-3, valid=[str(words)],
+                          valid_every=2, bar=False, say=lambda text: None, **TINY)
+    assert type(made.model) is Wider and [row['step'] for row in made.validation] == [0, 2, 3]
+    back = Wider(made.model.cfg)
+    load_weights(back, made.out)
+    assert same(made.model, back)
