@@ -461,7 +461,7 @@ def unpack(run, out, workers):
 def package(run, name, out, note, other):
     "The averaged weights in half precision, the graph that reads with them, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
-    if other: halfway(recognizer, load_model(other, 'Recognizer'))
+    if other: halfway(recognizer, starting_point(other, recognizer.cfg)) # grown, if the other has fewer blocks
     found = evaluate(recognizer.to(device).read_batch, validation_words(run), bar=False)
     print(found.table(), strengths(found.readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
