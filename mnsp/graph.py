@@ -92,6 +92,7 @@ def without_notes(
         del graph.value_info[:]
     return model
 
+# %% ../nbs/73_graph.ipynb #3325a784
 def widened(
     model, # `onnx.ModelProto`; is changed
     stored, # an initializer of it, now float16
@@ -115,6 +116,7 @@ def halved(
         widened(model, stored)
     return model
 
+# %% ../nbs/73_graph.ipynb #55545014
 def write_model(model, path: str | Path):
     "A graph as a file, whole or not at all"
     import onnx
