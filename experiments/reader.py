@@ -105,7 +105,8 @@ class Data:
         whole = sum(shares[k] for k in kinds)
         kinds = [*((real*shares[k]/whole, k, self.roughly) for k in kinds),
                  (1-real, 'street*[0-9]', self.mildly), (blank, 'blank*[0-9]', self.mildly)]
-        kinds = [(share, sorted(run.glob(name)), change) for share, name, change in kinds if share]
+        kinds = [(share, sorted(f.parent for f in run.glob(f'{name}/cache.json')), change)
+                 for share, name, change in kinds if share]
         total = sum(share for share, folders, _ in kinds if folders)
         self.pools = [(share/total, Pool(folders, max_len), change) for share, folders, change in kinds if folders]
 
