@@ -539,8 +539,9 @@ def _scheduler(opt, warmup, hold, floor):
 # %% ../nbs/41_training.ipynb #22a44377
 def _run(learn):
     "Train until the budget ends; an error says what was kept, and the process is left as it was"
+    own = {type(cb): cb for cb in learn.cbs} # by class, since a callback of somebody else's may have the same name
     try:
-        with learn.interrupt, hold_memory: learn.fit(1_000_000)     # epochs; `Budget` ends it
+        with own[Interrupt], hold_memory: learn.fit(1_000_000)     # epochs; `Budget` ends it
     except Exception as e:
         saved = learn.checkpoints.rescue() if hasattr(learn, 'checkpoints') else None    # of `Checkpoints`
         if e.args and isinstance(e.args[0], str):                   # without fastai's preface
@@ -548,8 +549,8 @@ def _run(learn):
             e.args = e.args[0].split('`:\n\t')[-1] + kept, *e.args[1:]
         raise
     finally:
-        learn.autocast.after_loss(); learn.threads.close()          # also when the run dies
-        if hasattr(learn, 'progress'): learn.progress.close()
+        own[Autocast].after_loss(); own[Threads].close()            # also when the run dies
+        if Progress in own: own[Progress].close()
 
 # %% ../nbs/41_training.ipynb #00000026
 def fit(
