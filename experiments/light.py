@@ -31,14 +31,18 @@ def commands(word, envs, folder):
     if shutil.which('tesseract'): found['Tesseract 5'] = ['tesseract', word, '-', '--psm', '8']
     return found
 
+# in a small process of its own, since a child begins with the memory of what started it
+measure = """import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(code, used.ru_utime+used.ru_stime, used.ru_maxrss/1e3)"""
+
 def cost(command):
     "Seconds of the processor, megabytes"
-    with open(os.devnull, 'w') as nowhere:
-        process = subprocess.Popen(list(map(str, command)), stdout=nowhere, stderr=nowhere)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode: raise RuntimeError(f'{command}: exit code {process.returncode}')
-    return used.ru_utime+used.ru_stime, used.ru_maxrss/1e3
+    done = subprocess.run([sys.executable, '-S', '-c', measure, *map(str, command)], capture_output=True, text=True, check=True)
+    code, seconds, megabytes = map(float, done.stdout.split())
+    if code: raise RuntimeError(f'{command}: exit code {code:g}')
+    return seconds, megabytes
 
 def sizes(folder):
     "name -> megabytes"
