@@ -11,6 +11,7 @@ five interleaved rounds; a word that is read twice pays twice.
 """
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +19,30 @@ import torch
 import torch.nn.functional as F
 from mnsp_trial import arms, budgets
 
-from mnsp.augment import FinetuneAugment
-from mnsp.data import word_loader
 from mnsp.evaluate import score, waics_text
-from mnsp.finetune import Augment
 from mnsp.images import picture
-from mnsp.machine import autocast, default_device, seeded, this_commit
+from mnsp.machine import autocast, default_device, this_commit
 from mnsp.pyramid import pyramid
 from mnsp.sources import open_source
-from mnsp.study import Arm, ColumnReader, StudyData, append_rows, columns, frozen_probe, kept_or_pretrained, read_rows
+from mnsp.study import (
+    Arm,
+    ColumnReader,
+    StudyData,
+    append_rows,
+    columns,
+    frozen_probe,
+    kept_or_pretrained,
+    read_rows,
+    tuned_probe,
+)
 from mnsp.surgery import encoder_of_scales
-from mnsp.training import fit, make_optimizer
 
 bounds = -.02, -.05, -.1, -.2, -.4
 heights = {'all': (0, 10_000), 'below 16': (0, 16), '16 to 31': (16, 32), '32 and more': (32, 10_000)}
 
 class ScaleReader(ColumnReader):
     "Reads at any scale: coarse tokens are enlarged to the finest grid"
-    scale = -1
+    scale, draw = -1, None # of the next batch; a generator that draws the scale anew for each, None: always the same
     def features(self, images, scale): # uint8 [B, 3, H, W] -> [B, cols, rows·D]
         cfg = self.encoder.cfg
         small = pyramid(images, cfg.n_scales, cfg.scale_ratio)[scale]
@@ -43,21 +50,17 @@ class ScaleReader(ColumnReader):
         if tokens.shape[2:] != cfg.grid(): tokens = F.interpolate(tokens.float(), cfg.grid(), mode='bilinear')
         return columns(F.pad(tokens.flatten(2).transpose(1, 2), (0, 0, 1, 0)), cfg.grid())
     def forward(self, images): return self.spell(self.features(images, self.scale))
+    def loss(self, logits, ids):
+        if self.draw and self.training: self.scale = int(self.draw.integers(3))
+        return super().loss(logits, ids)
 
-def tuned(encoder, data, study, seed, mixed, steps):
+def tuned(encoder, data, study, seed, mixed):
     "A head for frozen features, then head and encoder together"
     start = frozen_probe(encoder, data.labelled, study.probe_steps, seed, study.hidden, study.flat_start)
     reader = ScaleReader(encoder_of_scales(encoder, 3), data.charset, study.hidden).to(default_device())
     for part in ('head', 'batch_norm'): getattr(reader, part).load_state_dict(getattr(start, part).state_dict())
-    rng = np.random.default_rng(seed)
-    def loss(logits, ids):
-        if mixed: reader.scale = int(rng.integers(3))               # of the next batch
-        return reader.loss(logits, ids)
-    with seeded(seed):
-        loader = word_loader(data.labelled, study.batch_size, shuffle=True, seed=seed, drop_last=True)
-        fit(reader, loader, loss, make_optimizer(reader.train(), study.lr, study.optimizer, betas=(.9, .999)), steps=steps,
-            clip=1., cbs=[Augment(FinetuneAugment(.5), seed)])
-    return reader.eval()
+    if mixed: reader.draw = np.random.default_rng(seed)
+    return tuned_probe(reader, data.labelled, study, seed)
 
 @torch.no_grad()
 def read_at(reader, images, scale):
@@ -120,7 +123,7 @@ def main():
             encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
             for kind in ('finest', 'mixed'):
                 if any((r['arm'], r['seed'], r['tuned']) == (name, seed, kind) for r in read_rows(given.out)): continue
-                reader = tuned(encoder.to(default_device()), data, study, seed, kind == 'mixed', given.steps)
+                reader = tuned(encoder.to(default_device()), data, replace(study, tune_steps=given.steps), seed, kind == 'mixed')
                 about = dict(arm=name, seed=seed, tuned=kind, steps=given.steps)
                 append_rows(given.out, [about | row | dict(commit=this_commit()) for row in rows_of(reader, words, high)])
                 print(name, seed, kind, flush=True)
