@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from mnsp.graph import export_onnx
-from mnsp.onnx import packaged_graph
+from mnsp.pictures import packaged_weights
 from mnsp.reading import Recognizer, samples
 
 ours = [sys.executable, '-m', 'mnsp', 'read']
@@ -46,7 +46,7 @@ def cost(command):
 
 def sizes(folder):
     "name -> megabytes"
-    files = {'weights': packaged_graph().with_name('model.safetensors'), 'their graph': packaged_graph(),
+    files = {'weights': packaged_weights()/'model.safetensors', 'their graph': packaged_weights()/'graph.onnx',
              'exported': folder/'reader.onnx', 'exported, int8': folder/'reader-int8.onnx'}
     return {name: file.stat().st_size/1e6 for name, file in files.items()}
 

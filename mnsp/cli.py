@@ -632,11 +632,9 @@ _detect = "Find the words of photographs first: rapidocr or doctr, if it is inst
 # %% ../nbs/79_cli.ipynb #c64f4f5b
 def _graph(weights, device):
     "The graph beside a reader's weights, if onnxruntime is there and no GPU: it starts in a fraction of PyTorch's time"
-    graph = weights / 'graph.onnx' if weights and weights.is_dir() else None
-    if weights is None or str(weights) == 'packaged' and not weights.exists():
-        from mnsp.onnx import packaged_graph
-        graph = packaged_graph()
-    if device not in ('auto', 'cpu') or not (find_spec('onnxruntime') and graph and graph.is_file()): return None
+    from mnsp.pictures import packaged_weights
+    graph = (packaged_weights() if weights is None or str(weights) == 'packaged' else weights) / 'graph.onnx'
+    if device not in ('auto', 'cpu') or not (find_spec('onnxruntime') and graph.is_file()): return None
     return graph if device == 'cpu' or not (which('nvidia-smi') or Path('/dev/kfd').exists()) else None
 
 def _reader(weights, device, attention, beams, lexicon):
