@@ -93,8 +93,10 @@ class Pool:
         part = np.searchsorted(self.ends, at, 'right')
         return torch.from_numpy(np.stack([self.images[p][i-(self.ends[p-1] if p else 0)] for p, i in zip(part, at)]))
 
-shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1, 'self*': .36} # of the real crops of a batch, where there are
-usual_kinds = tuple(shares)[:4] # 'self*', our own readings alone, takes the place of 'machine*' and 'own*' where it is asked for
+shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1, # of the real crops of a batch, where there are
+          'self*': .36, # our own readings alone, in place of 'machine*' and 'own*' where asked for
+          'all*': .48}  # crops that no one has labelled, for `pretrain`
+usual_kinds = tuple(shares)[:4]
 blank = .012 # share of a batch on which nothing is written
 
 class Data:
@@ -162,7 +164,7 @@ class Batches:
 
 methods = dict(mae=mae, lmim=lmim, mnsp=mnsp)
 
-def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=None):
+def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=None, real=.35, kinds=usual_kinds):
     "Pixels are the targets, so that no other model is needed; what starts from a reader becomes one again"
     torch.manual_seed(seed)
     cfg, origin = methods[method]('tiny'), load_model(start_from) if start_from else None
@@ -170,7 +172,7 @@ def pretrain(run, method, size, steps, batch_size, lr, name, seed=0, start_from=
     decoder = replace(cfg.decoder, dim=encoder.dim, heads=encoder.heads, ffn_dim=2*encoder.dim)
     begun = encoder_of_scales(getattr(origin, 'encoder', origin), encoder.n_scales) if origin else None
     model = Pretrainer(replace(cfg, encoder=encoder, decoder=decoder, teacher='pixels'), encoder=begun)
-    loader = Batches(Data(run, max_len=99), batch_size, english, seed=seed, augment=False)
+    loader = Batches(Data(run, real, max_len=99, kinds=kinds), batch_size, english, seed=seed, augment=False)
     training.pretrain(model, loader, lr=lr, optimizer='muon', steps=steps, warmup=.05, hold=.6, clip=1.,
                       **kept(run/name, method=method, size=size, batch_size=batch_size, lr=lr, seed=seed))
     print(save_model(model.encoder, run/name/'encoder', dict(method=method, steps=steps)))
@@ -405,12 +407,13 @@ def own_labels(readings, least):
 def read_by_us(folder): return [json.loads(row) for row in (folder/'readings.jsonl').read_text(encoding='utf-8').splitlines()]
 
 def more(run, data, least, own):
-    "Caches of labelled words, of words with a machine's labels and with our own, and of seasoning"
+    "Caches of labelled words, of words with a machine's labels and with our own, of all without labels, and of seasoning"
     sets = [(name, folder, valid, list(all_labels(open_source(Path(data)/folder)))) for name, folder, valid in (
         ('real_IC03', 'IC03_train', False), ('valid_IC03_train', 'IC03_train', True),
         ('season_WIRES', 'WIRES', False), ('season_PLATES', 'PLATES', False), ('season_SROIE', 'SROIE_words', False))]
     for folder in ('TEXTMASK', 'POSTERS'):
         sets.append((f'machine_{folder}', folder, False, machine_labels(Path(data)/folder, least)))
+        sets.append((f'all_{folder}', folder, False, ['-']*len(sets[-1][3]))) # the text is never read
         if own:
             readings = read_by_us(own/folder)
             sets.append((f'own_{folder}', folder, False, machine_labels(Path(data)/folder, least, readings)))
@@ -512,7 +515,7 @@ def main(args=None):
     parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
-    parser.add_argument('--kinds', nargs='+', choices=shares, default=usual_kinds, help='of real crops, for `finetune`')
+    parser.add_argument('--kinds', nargs='+', choices=shares, default=usual_kinds, help='of real crops')
     parser.add_argument('--average', type=float, default=.998, help='decay of the averaged weights')
     parser.add_argument('--seed', type=int, default=0, help='of new weights and of what each step draws')
     parser.add_argument('--name', help='folder within the run; left out: the name of the step')
@@ -532,7 +535,7 @@ def main(args=None):
         crops=lambda: crops(a.run, a.data, a.sets),
         more=lambda: more(a.run, a.data, a.least, a.own),
         pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
-                                  a.start_from),
+                                  a.start_from, a.real, a.kinds),
         finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
                                   a.grow, a.start, a.real, a.average, a.dropout, a.seed, a.kinds),
         package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),
