@@ -25,11 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback
 from PIL import Image, ImageDraw, ImageFont
 from timm.layers import resample_patch_embed
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from mnsp import reading, training
 from mnsp.augment import FinetuneAugment
@@ -38,7 +35,8 @@ from mnsp.checkpoints import Checkpoints
 from mnsp.diagnosis import by_length, groups_table, trusted
 from mnsp.encoder import EncoderConfig, position_table
 from mnsp.evaluate import evaluate, score
-from mnsp.finetune import CharacterLoss, TeacherForcing, Validation
+from mnsp.finetune import Validation
+from mnsp.finetune import finetune as train
 from mnsp.graph import link_graph
 from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
@@ -49,10 +47,9 @@ from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig
 from mnsp.sources import open_source
 from mnsp.stores import cache
-from mnsp.study import columns, spread_evenly
 from mnsp.surgery import encoder_of_scales, finest_encoder, with_charset
 from mnsp.synth import SynthWords, background, degrade, font_chars, font_files, not_text, street_world
-from mnsp.training import History, fit, make_optimizer
+from mnsp.training import History, Recipe
 from mnsp.unions import Relabelled, Subset
 
 sizes = dict(
@@ -98,6 +95,7 @@ shares = {'real*': .52, 'machine*': .36, 'own*': .02, 'season*': .1, # of the re
           'all*': .48}  # crops that no one has labelled, for `pretrain`
 usual_kinds = tuple(shares)[:4]
 blank = .012 # share of a batch on which nothing is written
+every = 400 # steps between two validations
 
 class Data:
     "Real crops and rendered words, mixed; real ones are changed more, since they are few"
@@ -188,30 +186,6 @@ def kept(folder, **settings):
 
 # ----------------------------------------------------------------------------------------------------------- fine-tuning
 
-class Spelling(nn.Module):
-    """The recogniser, and beside its decoder two linear layers on the encoder's columns that learn sooner: one spells by
-    CTC, one takes all letters of a word to be equally wide (the flat start of speech recognition)"""
-    def __init__(self, recognizer):
-        super().__init__()
-        self.flat_weight = 0. # weight of the flat start
-        self.recognizer, (rows, _) = recognizer, recognizer.cfg.encoder.grid()
-        self.column_classifier = nn.Linear(rows*recognizer.cfg.encoder.dim, recognizer.charset.n_classes)
-        self.flat_classifier = nn.Linear(rows*recognizer.cfg.encoder.dim, recognizer.charset.n_classes)
-        self.reading = CharacterLoss(recognizer.charset)
-        recognizer.encoder.register_forward_hook(lambda m, args, out: setattr(self, 'features', out))
-        if device.type == 'cpu' and has_bf16(device): # the residual stream in half precision: 1.15 times as fast
-            recognizer.encoder.blocks.register_forward_pre_hook(lambda m, args: m.training and (args[0].bfloat16(),) or None)
-
-    def forward(self, images, ids):
-        "The three losses and their sum"
-        read = self.reading(self.recognizer(images, ids), ids)
-        features = columns(self.features, self.recognizer.cfg.encoder.grid())
-        spelt, n = self.column_classifier(features).float().log_softmax(2), features.shape[1]
-        lengths = (ids < self.recognizer.charset.eos).sum(1)
-        ctc = nn.functional.ctc_loss(spelt.transpose(0, 1), ids+1, torch.full_like(lengths, n), lengths, zero_infinity=True)
-        flat = self.reading(self.flat_classifier(features), spread_evenly(ids, lengths, n))
-        return dict(loss=read+.5*ctc+self.flat_weight*flat, read=read, ctc=ctc, flat=flat)
-
 def recipe(size, dropout=0.):
     "The reader's configuration; `dropout` is the decoder's"
     encoder = EncoderConfig(**sizes[size])
@@ -227,29 +201,6 @@ def validation(run, recognizer):
     exact = score([plain(r.pred) for r in cased], [plain(r.true) for r in cased])['exact']
     sets = {name: figures['waics'] for name, figures in found.sets.items()}
     return {k: round(v, 2) for k, v in dict(mean=(found.w_avg+exact)/2, waics=found.w_avg, exact=exact, **sets).items()}
-
-class FlatStart(Callback):
-    "Let the flat start's weight fade from 1 to 0 over so many steps"
-    run_valid = False
-    def __init__(self, steps): self.steps = steps
-    def before_batch(self): self.model.flat_weight = max(0., 1-self.budget.step()/max(1, self.steps))
-
-class Averaged(Validation):
-    "Average the weights while training; the averaged reader is what is validated, and saved if it is the best"
-    def __init__(self, run, folder, decay, every=400):
-        def save(reader): save_model(reader, folder/'reader', dict(steps=self.budget.step()))
-        super().__init__(lambda reader: validation(run, reader.eval()), every, folder/'validation.csv', save)
-        self.decay, self.average = decay, None
-    def before_fit(self):
-        super().before_fit()
-        def closer(averages, values, _): # the first steps count for little
-            torch._foreach_lerp_(averages, values, 1-min(self.decay, (self.budget.step()+1)/(self.budget.step()+21)))
-        self.average = AveragedModel(self.model.recognizer, multi_avg_fn=closer)
-    def reader(self): return self.average.module
-    def after_step(self): self.average.update_parameters(self.model.recognizer)
-    def validate(self): super().validate(); print(self.rows[-1], flush=True)
-    def state_dict(self): return dict(average=self.average.state_dict(), **super().state_dict())
-    def load_state_dict(self, state): self.average.load_state_dict(state['average']); super().load_state_dict(state)
 
 def starting_point(folder, cfg):
     "A recogniser: what a folder holds of it, the encoder or all, and the rest new"
@@ -287,16 +238,19 @@ def deepened(weights, depth, deeper):
     return grown
 
 def finetune(run, name, size, steps, batch_size, lr, hold, start_from, grow, start, real, average, dropout, seed, kinds):
-    "Learn to read"
+    "Learn to read; the averaged reader is validated, and saved when it is the best"
     torch.manual_seed(seed)
-    model = Spelling(starting_point(start_from, recipe(size, dropout)).to(device))
-    loader = Batches(Data(run, real, kinds=kinds), batch_size, model.recognizer.charset, grow, seed=seed)
+    reader = starting_point(start_from, recipe(size, dropout)).to(device)
+    if device.type == 'cpu' and has_bf16(device): # the residual stream in half precision: 1.15 times as fast
+        reader.encoder.blocks.register_forward_pre_hook(lambda m, args: m.training and (args[0].bfloat16(),) or None)
+    best = Validation(lambda reader: validation(run, reader.eval()), every, run/name/'validation.csv', tell=print,
+                      keep=lambda reader: save_model(reader, run/name/'reader', dict(steps=best.rows[-1]['step'])))
     options = kept(run/name, batch_size=batch_size, lr=lr, real=real, dropout=dropout, seed=seed, size=size, grow=grow,
                    start=start, average=average, kinds=sorted(kinds))
-    options['cbs'] += [TeacherForcing(), FlatStart(start), Averaged(run, run/name, average)]
-    loss = lambda out, *_: out['loss'].clone()
-    fit(model, loader, loss, make_optimizer(model, lr, 'muon'), steps=steps, warmup=min(.1, 100/steps), hold=hold, clip=1.,
-        device=device, **options)
+    options['cbs'].append(best)
+    loader = Batches(Data(run, real, kinds=kinds), batch_size, reader.charset, grow, seed=seed)
+    train(reader, loader, lr, optimizer='muon', ctc=.5, flat_start=start, average=average, recipe=Recipe(), steps=steps,
+          warmup=min(.1, 100/steps), hold=hold, clip=1., device=device, **options)
 
 # ------------------------------------------------------------------------------------------------- from fonts and crops
 
@@ -512,7 +466,7 @@ def main(args=None):
     parser.add_argument('--lr', type=float, default=2e-3)
     parser.add_argument('--hold', type=float, default=.6, help='share of the steps at the full learning rate')
     parser.add_argument('--grow', type=int, default=500, help='steps over which words grow to full length')
-    parser.add_argument('--start', type=int, default=1000, help='steps over which the flat start fades')
+    parser.add_argument('--start', type=float, default=.1, help='share of the steps over which the flat start fades')
     parser.add_argument('--real', type=float, default=.35, help='share of real crops')
     parser.add_argument('--dropout', type=float, default=0., help='in the decoder')
     parser.add_argument('--kinds', nargs='+', choices=shares, default=usual_kinds, help='of real crops')

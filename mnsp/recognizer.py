@@ -188,7 +188,12 @@ def _save_pretrained(self:Recognizer, save_directory):
 @patch
 def look(self:Recognizer, images: torch.Tensor) -> list: # keys and values of the picture, one pair per layer
     "See the picture once"
-    memory = self.linear_norm(self.encoder(images))
+    return self.keys_values(self.encoder(images))
+
+@patch
+def keys_values(self:Recognizer, features: torch.Tensor) -> list: # one pair per layer
+    "What the decoder's layers look at, from the encoder's features [B, 1 + N, D]"
+    memory = self.linear_norm(features)
     return [layer.enc_attn.keys_values(memory) for layer in self.layers]
 
 @patch

@@ -355,6 +355,11 @@ def _growing(share, reader, stream):
         raise ValueError("short_first needs the length of every word, which --stream does not know")
     return (0. if reader or stream else .6) if share is None else share
 
+def _aids(ctc, average, reader):
+    "What helps along, as far as it is asked for"
+    aids = dict(ctc=ctc, flat_start=.3 if ctc and not reader else 0., average=average)
+    return {name: value for name, value in aids.items() if value}
+
 def _held_out(valid, every):
     "What checkpoints keep of the validation"
     return dict(valid=[_name(v) for v in valid], valid_every=every) if valid else {}
@@ -372,6 +377,8 @@ def run_finetuning(
     valid: list | dict | None = None, # held-out words: paths, or name -> source
     valid_every: int = 500, # steps
     short_first: float | None = None, # see `finetune`; None: .6, with a reader or a stream 0
+    ctc: float = 0., # weight of a CTC loss on the encoder's columns; with a flat start, if no reader is gone on from
+    average: float = 0., # decay of averaged weights, which are then validated and kept
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Recognizer`
     "Train a recogniser on labelled words, from a pre-trained encoder or from a reader"
@@ -386,7 +393,8 @@ def run_finetuning(
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
             _few(loader, o)
             model, new = _reader(start, chars, max_len, o)
-            rate = dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), short_first=short)
+            rate = dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), short_first=short,
+                        **_aids(ctc, average, reader))
             asked = _asked(o, data, rate, charset=chars.chars, max_len=max_len, from_scratch=start is None,
                            reader=reader and _name(reader), **_held_out(valid, valid_every))
             how = dict(rate, **_gently(start))

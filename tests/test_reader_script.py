@@ -62,9 +62,10 @@ def test_machine_labels(run, tmp_path):
         (tmp_path/name/'machine.tsv').write_text(''.join(f'{i}\tRead {i}\t{.8+.005*i:.4f}\n' for i in range(60)))
     call('more', tmp_path/'run', '--data', tmp_path)
     found = {f.name: list(CacheSource(f).labels()) for f in sorted((tmp_path/'run').iterdir())}
-    assert set(found) == {'real_IC03', 'valid_IC03_train', 'machine_TEXTMASK', 'machine_POSTERS', 'season_WIRES',
-                          'season_PLATES', 'season_SROIE'}
+    assert set(found) == {'real_IC03', 'valid_IC03_train', 'machine_TEXTMASK', 'machine_POSTERS', 'all_TEXTMASK',
+                          'all_POSTERS', 'season_WIRES', 'season_PLATES', 'season_SROIE'}
     held = [module.zlib.crc32(f'photo-{i//5}.jpg'.encode()) % 10 == 0 for i in range(60)]
+    assert len(found['all_POSTERS']) == 60-sum(held)
     assert found['machine_TEXTMASK'] == [f'Read {i}' for i in range(20, 60) if not held[i]]
     assert len(found['real_IC03']) == 60-sum(held) and len(found['valid_IC03_train']) == sum(held) > 0
 
@@ -98,7 +99,7 @@ def interrupt_at_validation(n, monkeypatch):
         return whole(run, reader)
     calls = []
     monkeypatch.setattr(module, 'validation', validation)
-    monkeypatch.setattr(module.Averaged.__init__, '__defaults__', (2,))
+    monkeypatch.setattr(module, 'every', 2)
 
 def test_the_way_to_weights(run, monkeypatch):
     """Pre-training and fine-tuning go on where they stopped, and end as without a stop; a run can be made longer; the package

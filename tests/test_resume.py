@@ -124,7 +124,7 @@ def test_two_stages_by_epochs_from_a_stream_survive_kills(words, tmp_path):
 
 def test_fine_tuning_survives_kills(pretrained, words, tmp_path):
     args = ['finetune', '--data', words, '--encoder', pretrained[1] / 'encoder', '--steps', 60, '--batch-size', 8, '--workers', 2,
-            '--short-first', .7, '--checkpoint-every', 2]
+            '--short-first', .7, '--ctc', .5, '--average', .9, '--checkpoint-every', 2]
     assert finish(start([*args, '--out', once := tmp_path / 'once' / 'run'])) == 0
     killed = run_with_deaths(args, tmp_path / 'run', 3, seed=2, step=pace(once))
     assert len(killed) >= 2
