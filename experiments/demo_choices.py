@@ -1,4 +1,4 @@
-"""What makes the demo's recogniser read: each choice taken back in turn, at an equal number of steps.
+"""What makes the demo's recogniser read: each choice taken back in turn, or one added, at an equal number of steps.
 
     python experiments/demo_choices.py --steps 600 --seeds 0
 
@@ -24,6 +24,9 @@ variants = {
     'all lengths at once': dict(short_first=0.),
     'AdamW': dict(optimizer='adamw'),
     'light and dark text': dict(world=dict(dark_text=False)),
+    'with CTC': dict(ctc=.5),
+    'with CTC and its flat start': dict(ctc=.5, flat_start=.3),
+    'averaged weights': dict(average=.99),
 }
 
 
