@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ablation import halves
 
+from mnsp.lab.study import Study, comparison_command
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.study import Study, comparison_command
 
 
 def arms(size):

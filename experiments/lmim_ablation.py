@@ -9,8 +9,8 @@ teacher share one MAE, trained for as many steps before. The notebook nbs/experi
 from dataclasses import replace
 from pathlib import Path
 
+from mnsp.lab.study import Study, comparison_command
 from mnsp.pretrain import lmim, mae
-from mnsp.study import Study, comparison_command
 
 
 def arms(size):

@@ -43,13 +43,13 @@ from mnsp.graph import link_graph
 from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.images import Source, all_labels
+from mnsp.lab.study import columns, spread_evenly
 from mnsp.lmdb_source import CacheSource
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp
 from mnsp.recognizer import Recognizer, RecognizerConfig
 from mnsp.sources import open_source
 from mnsp.stores import cache
-from mnsp.study import columns, spread_evenly
 from mnsp.surgery import encoder_of_scales, finest_encoder, with_charset
 from mnsp.synth import SynthWords, background, degrade, font_chars, font_files, not_text, street_world
 from mnsp.training import History, fit, make_optimizer
