@@ -88,11 +88,10 @@ class StudyData:
     def __init__(self,
         study: Study,
         seed: int = 0,
-        world: World | None = None, # None: `study_world()`
         crops: list = (), # real crops: nine tenths join the unlabelled (with labels: the labelled) words
         tests: dict | None = None, # name -> labelled source, to be read besides
     ):
-        world, self.workers = world or study_world(), study.workers
+        world, self.workers = study_world(), study.workers
         self.charset, self.max_len = Charset(world.alphabet), world.max_len + 1
         if crops: self.charset, self.max_len = Charset('0123456789abcdefghijklmnopqrstuvwxyz'), 17
         rendered, known, held = (SynthWords(world, n, seed=1000 * seed + salt, split=split)
@@ -222,9 +221,8 @@ def frozen_probe(
 def encode_all(encoder: Encoder, images: torch.Tensor) -> torch.Tensor: # [N, cols, rows·D]
     "Column features of all pictures"
     device = next(encoder.parameters()).device
-    def encode(x):
-        with autocast(device): return columns(encoder(x.to(device)), encoder.cfg.grid())
-    return torch.cat([encode(x).float() for x in images.split(256)])
+    with autocast(device): found = [encoder(x.to(device)) for x in images.split(256)]
+    return columns(torch.cat(found).float(), encoder.cfg.grid())
 
 # %% ../../nbs/80_study.ipynb #0000000d2
 @torch.no_grad()
@@ -343,19 +341,15 @@ def kept_or_pretrained(
 def scale_retrieval(
     encoder: Encoder, # of one scale or several, in evaluation mode
     images: torch.Tensor, # uint8 [N, 3, H, W], on the encoder's device
-    others: torch.Tensor, # uint8 [N, 3, H, W]: the same words, to be made small
-    factor: int = 4, # how much smaller
+    others: torch.Tensor, # uint8 [N, 3, H, W]: the same words, to be made small, a quarter as high and wide
     native: bool = False, # are small pictures read at the encoder's scale of that size, or enlarged?
 ) -> float: # percent
     "How often the picture most like a word's small one is the word's own (top-1, cosine of centred columns)"
-    cfg, small = encoder.cfg, F.avg_pool2d(others.float(), factor)
-    factors = scale_factors(cfg.img_size, cfg.n_scales, cfg.scale_ratio)
-    if native and factor not in factors:
-        raise ValueError(f"the encoder's scales are {factors} times smaller, not {factor}")
-    scale = factors.index(factor) if native else cfg.n_scales - 1
-    if not native: small = F.interpolate(small, scale_factor=factor, mode='bilinear').clamp(0, 255)
+    cfg, small = encoder.cfg, F.avg_pool2d(others.float(), 4)
+    scale = scale_factors(cfg.img_size, cfg.n_scales, cfg.scale_ratio).index(4) if native else cfg.n_scales - 1
+    if not native: small = F.interpolate(small, scale_factor=4, mode='bilinear').clamp(0, 255)
     def describe(pictures, scale):
-        parts = [column_features(encoder(x, scale=scale), cfg.grid(scale), cfg.grid()[1] // factor)[0]
+        parts = [column_features(encoder(x, scale=scale), cfg.grid(scale), cfg.grid()[1] // 4)[0]
                  for x in pictures.split(256)]
         return F.normalize(centre_features(torch.cat(parts)).flatten(1), dim=1)
     nearest = (describe(small, scale) @ describe(images, cfg.n_scales - 1).T).argmax(1)
@@ -485,7 +479,7 @@ def compare(
     keep: str | Path | None = None, # folder for what pre-training makes; what is there is not done again
     command: str = '', # a script and its options, kept with each row beside the row's arm and seed
     scales: bool = False, # is a word found again at another scale?
-    **data, # of `StudyData`: world, crops, tests
+    **data, # of `StudyData`: crops, tests
 ) -> list: # all rows of the file
     "Measure every arm with every seed"
     arms = {name: arm if isinstance(arm, Arm) else Arm(arm) for name, arm in arms.items()}
