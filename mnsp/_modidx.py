@@ -520,7 +520,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.graph.export_onnx': ('graph.html#export_onnx', 'mnsp/graph.py'),
                             'mnsp.graph.halved': ('graph.html#halved', 'mnsp/graph.py'),
                             'mnsp.graph.link_graph': ('graph.html#link_graph', 'mnsp/graph.py'),
-                            'mnsp.graph.stored_tensors': ('graph.html#stored_tensors', 'mnsp/graph.py'),
                             'mnsp.graph.whole_numbers': ('graph.html#whole_numbers', 'mnsp/graph.py'),
                             'mnsp.graph.widened': ('graph.html#widened', 'mnsp/graph.py'),
                             'mnsp.graph.without_notes': ('graph.html#without_notes', 'mnsp/graph.py'),
