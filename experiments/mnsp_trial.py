@@ -65,5 +65,5 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True,
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets, every_block=True, curves=True,
                        scales=True)

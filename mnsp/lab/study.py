@@ -18,14 +18,13 @@ import shutil
 import time
 import warnings
 import zlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastcore.docments import docments
 from torch import nn
 
 from ..alignment import cls_health, column_features
@@ -543,15 +542,12 @@ def paired(
 
 # %% ../../nbs/80_study.ipynb #b07e5a04
 def _comparison_parser(description, out, budgets):
-    "Every field of a `Study`, and what of a comparison may be chosen"
+    "What of a comparison may be chosen; a `Study` has more, which a script's budgets say"
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--budget', choices=budgets, default=next(iter(budgets)),
                         help='what the rest starts from')
-    help = docments(Study)
-    for field in fields(Study):
-        kind, many = (field.type, None) if field.type is not tuple else (type((field.default or ('',))[0]), '*')
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, nargs=many, help=help[field.name])
+    parser.add_argument('--steps', type=int, help='of pre-training')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--arms', nargs='+', help='names; all when left out')
     parser.add_argument('--data', nargs='*', default=[], help='folders or LMDBs of real crops, to learn from')
@@ -577,19 +573,17 @@ def comparison_command(
     arms, # size of the models -> {name: `Arm`, `PretrainConfig` or None}
     description: str, # the script's docstring
     out: Path, # CSV file, unless told otherwise
+    budgets: dict, # name -> `Study`, the first one unless told otherwise
     args: list | None = None, # None: the command line's
-    budgets: dict | None = None, # name -> `Study`, the first one unless told otherwise
     curves: bool = False, # keep the losses on the way too, in OUT_curves.csv
     **options, # of `compare`
 ):
     "A comparison as a script"
-    budgets = budgets or {'cpu': Study()}
     parser = _comparison_parser(description, out, budgets)
     given = parser.parse_args(args)
     torch.set_num_threads(given.threads)                            # the process is the script's own
-    changed = {f.name: getattr(given, f.name) for f in fields(Study) if getattr(given, f.name) is not None}
-    study = replace(budgets[given.budget],
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()})
+    study = budgets[given.budget]
+    if given.steps: study = replace(study, steps=given.steps)
     chosen, crops = arms(study.size), [open_source(p) for p in given.data]
     if unknown := set(given.arms or ()) - set(chosen):
         parser.error(f"no arm {unknown.pop()!r}; there are {', '.join(chosen)}")
