@@ -39,7 +39,8 @@ setup(
     keywords=settings["keywords"],
     classifiers=lines("classifiers"),
     python_requires=f">={settings['min_python']}",
-    packages=find_packages(include=[package, f"{package}.*"]),
+    packages=find_packages(include=[package, f"{package}.*"], exclude=[f"{package}.lab"]),
+    exclude_package_data={package: ["lab/*"]},  # for experiments, which the source has
     include_package_data=True,
     zip_safe=False,
     install_requires=lines("requirements"),

@@ -52,7 +52,7 @@ def methods(cls):
 objects = {}  # name -> modules that define it
 for _short, _module in modules.items():
     for _name in members(_module): objects.setdefault(_name, []).append(_short)
-notebooks = {short: re.search(r"File to edit: \.\./nbs/(\S+)\.ipynb", Path(module.__file__).read_text("utf-8"))[1]
+notebooks = {short: re.search(r"File to edit: (?:\.\./)+nbs/(\S+)\.ipynb", Path(module.__file__).read_text("utf-8"))[1]
              for short, module in modules.items()}  # module -> the notebook that makes it
 rooms = {}  # name of a notebook -> its page
 
@@ -122,7 +122,7 @@ def reference(short, module, room):
     parts = [f"# mnsp.{short}", f"*{linked(module.__doc__ or '')}*", f"From the notebook [{room}](/{rooms[room]}).",
              f"```{{py:module}} mnsp.{short}\n```"]
     if short == "cli": return "\n\n".join([*parts, commands(module.app)])
-    first = short.replace("_", "")  # the class or function that the module is named after comes first
+    first = short.rpartition(".")[2].replace("_", "")  # the class or function that the module is named after comes first
     parts += [described_class(name, obj) if inspect.isclass(obj) else described("function", name, obj)
               for name, obj in sorted(members(module).items(), key=lambda pair: pair[0].lower() != first)]
     return "\n\n".join(parts)

@@ -21,9 +21,9 @@ Switches that lost are gone after commit c7069e0, the last that can measure the 
 from dataclasses import replace
 from pathlib import Path
 
+from mnsp.lab.study import Arm, Study, comparison_command
 from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.study import Arm, Study, comparison_command
 
 corruptions = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 cpu = Study(labelled=4096, shares=(1., .1, .01), steps=800, hidden=128, probe_steps=600, tune_steps=60, corruptions=corruptions)
@@ -88,4 +88,4 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True)
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets, every_block=True, curves=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mnsp.lab.study import append_rows
 from mnsp.sources import open_source
 from mnsp.stores import convert
-from mnsp.study import append_rows
 from mnsp.unions import Concat, Subset, split_source
 
 choices = { # how a run differs from the command's defaults

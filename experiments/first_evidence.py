@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ablation import halves
 
+from mnsp.lab.study import Study, comparison_command
 from mnsp.nsp import nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.study import Study, comparison_command
 
 
 def arms(size):
@@ -25,5 +25,5 @@ def arms(size):
 
 
 if __name__ == '__main__': # decoders, tasks and the probe are as they were when the rows were measured
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)),
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), dict(cpu=Study(flat_start=0.)),
                        every_block=True)

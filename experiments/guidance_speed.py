@@ -19,9 +19,9 @@ import torch
 
 from mnsp.augment import FinetuneAugment
 from mnsp.guidance import Draws, GuidanceView, levels
+from mnsp.lab.speed import one_by_one
 from mnsp.machine import autocast
 from mnsp.pretrain import Pretrainer, lmim
-from mnsp.speed import one_by_one
 from mnsp.synth import SynthWords, varied_world
 from mnsp.training import make_optimizer
 

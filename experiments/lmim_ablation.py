@@ -9,8 +9,8 @@ teacher share one MAE, trained for as many steps before. The notebook nbs/experi
 from dataclasses import replace
 from pathlib import Path
 
+from mnsp.lab.study import Study, comparison_command
 from mnsp.pretrain import lmim, mae
-from mnsp.study import Study, comparison_command
 
 
 def arms(size):
@@ -37,4 +37,4 @@ def arms(size):
 
 
 if __name__ == '__main__': # the decoders above and the probe here are as they were when the rows were measured
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=dict(cpu=Study(flat_start=0.)))
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), dict(cpu=Study(flat_start=0.)))

@@ -16,10 +16,10 @@ from statistics import median
 
 import torch
 
+from mnsp.lab.speed import build, gflop
 from mnsp.machine import autocast
 from mnsp.nsp import mim_task, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.speed import build, gflop
 
 
 def methods(size):

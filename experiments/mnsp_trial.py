@@ -19,9 +19,9 @@ like the word's own picture among `found_among`: read enlarged, or, `native`, by
 from dataclasses import replace
 from pathlib import Path
 
+from mnsp.lab.study import Arm, Study, comparison_command
 from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
-from mnsp.study import Arm, Study, comparison_command
 
 corruptions = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=600, hidden=128, probe_steps=600,
@@ -66,5 +66,5 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets=budgets, every_block=True, curves=True,
+    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets, every_block=True, curves=True,
                        scales=True)

@@ -185,7 +185,7 @@ def main():
     a = parser.parse_args()
     if a.step == 'install': return install(a.envs)
     if a.step == 'work': return work(a.name, a.batch, a.weights)
-    from mnsp.study import append_rows  # a peer's environment has no mnsp
+    from mnsp.lab.study import append_rows  # a peer's environment has no mnsp
     for row in dict(accuracy=accuracy, speed=speed)[a.step](a.envs, a.data, a.weights, a.only):
         print(*row.values(), sep='\t', flush=True)
         if a.out: append_rows(a.out, [row])

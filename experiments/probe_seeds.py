@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from mnsp.encoder import Encoder
 from mnsp.files import write_rows
-from mnsp.study import StudyData, frozen_probe, grade, this_commit
+from mnsp.lab.study import StudyData, frozen_probe, grade
+from mnsp.machine import this_commit
 
 here = Path(__file__).parent
 

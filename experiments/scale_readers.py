@@ -21,10 +21,7 @@ from mnsp_trial import arms, budgets
 
 from mnsp.evaluate import score, waics_text
 from mnsp.images import picture
-from mnsp.machine import autocast, default_device, this_commit
-from mnsp.pyramid import pyramid
-from mnsp.sources import open_source
-from mnsp.study import (
+from mnsp.lab.study import (
     Arm,
     ColumnReader,
     StudyData,
@@ -35,6 +32,9 @@ from mnsp.study import (
     read_rows,
     tuned_probe,
 )
+from mnsp.machine import autocast, default_device, this_commit
+from mnsp.pyramid import pyramid
+from mnsp.sources import open_source
 from mnsp.surgery import encoder_of_scales
 
 bounds = -.02, -.05, -.1, -.2, -.4

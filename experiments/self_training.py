@@ -22,10 +22,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mnsp.evaluate import evaluate
 from mnsp.images import Source
+from mnsp.lab.study import append_rows
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.sources import open_source
 from mnsp.stores import convert
-from mnsp.study import append_rows
 from mnsp.synth import background
 
 mono = Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSansMono.ttf'

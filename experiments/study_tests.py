@@ -18,8 +18,9 @@ from ablation import arms, budgets
 from probe_seeds import kept_encoders
 
 from mnsp.encoder import Encoder
+from mnsp.lab.study import StudyData, _asked, append_rows, probe, read_rows
+from mnsp.machine import this_commit
 from mnsp.sources import open_source
-from mnsp.study import StudyData, _asked, append_rows, probe, read_rows, this_commit
 from mnsp.surgery import finest_encoder
 
 here = Path(__file__).parent

@@ -37,10 +37,10 @@ from data_speed import jpegs, write_lmdb
 from torch.utils.data import RandomSampler
 
 from mnsp.data import WordDataset, word_loader
+from mnsp.lab.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
+from mnsp.machine import this_commit
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.sources import open_source
-from mnsp.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
-from mnsp.study import this_commit
 from mnsp.training import History, compile_blocks, hold_memory, pretrain
 
 methods = dict(LMIM=lmim, MNSP=mnsp, MAE=mae)

@@ -22,7 +22,7 @@ import torch
 from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
 from .charset import Charset
-from .data import Cached, WordDataset, word_loader
+from .data import Cached, WordDataset, to_tensor, word_loader
 from .evaluate import evaluate, is_waics, known_labels, named_sources, show_scored, waics_text
 from .files import write_atomically
 from .finetune import ShortFirst, Validation, finetune, label_lengths
@@ -224,9 +224,8 @@ def show_reading_curve(rows: list) -> plt.Figure:
 def attention_words(n: int = 64) -> tuple: # uint8 [n, 3, H, W], bool [n, H, W]
     "Rendered words with the pixels of their text"
     rendered = [SynthWords(demo_world(), n, seed=5, split='valid').render(i) for i in range(n)]
-    images = torch.from_numpy(np.stack([np.asarray(r.image) for r in rendered]))
-    images = images.permute(0, 3, 1, 2).contiguous()
-    return images, torch.from_numpy(np.stack([r.mask for r in rendered]))
+    masks = torch.from_numpy(np.stack([r.mask for r in rendered]))
+    return torch.stack([to_tensor(r.image) for r in rendered]), masks
 
 # %% ../nbs/77_demo.ipynb #0000001c
 def measure_attention(run: DemoRun) -> dict: # name of the encoder -> `attention_report`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GreedyReader', 'without_notes', 'widened', 'halved', 'write_model', 'whole_numbers', 'as_onnx', 'export_onnx',
-           'stored_tensors', 'link_graph']
+           'link_graph']
 
 # %% ../nbs/73_graph.ipynb #00000003
 import json
@@ -21,7 +21,7 @@ from torch._higher_order_ops import while_loop
 
 from .decoding import tta_crops, unsure_below
 from .files import write_atomically
-from .hub import load_model
+from .hub import header, load_model
 from .reading import centres
 from .recognizer import Recognizer
 
@@ -165,24 +165,16 @@ def export_onnx(
     return Path(path)
 
 # %% ../nbs/73_graph.ipynb #a8038105
-def stored_tensors(path: str | Path) -> dict: # name -> (dtype as safetensors calls it, first byte, bytes)
-    "Where in a safetensors file every tensor lies"
-    with open(path, 'rb') as f:
-        size = int.from_bytes(f.read(8), 'little')
-        head = json.loads(f.read(size))
-    return {name: (about['dtype'], 8 + size + about['data_offsets'][0], about['data_offsets'][1] - about['data_offsets'][0])
-            for name, about in head.items() if name != '__metadata__'}
-
 def link_graph(
     folder: str | Path, # of a recogniser's weights
 ) -> Path: # folder/graph.onnx
     "The reader's graph beside its weights, which stay where they are"
     from onnx import TensorProto
     model = as_onnx(load_model(folder, kind='Recognizer'), optimize=False)
-    tensors = stored_tensors(Path(folder) / 'model.safetensors')
+    tensors = header(Path(folder) / 'model.safetensors')
     kinds = dict(F16=TensorProto.FLOAT16, F32=TensorProto.FLOAT)
     for weight in model.graph.initializer:
-        dtype, *where = tensors.get(weight.name.removeprefix('recognizer.'), (None,))
+        _, dtype, *where = tensors.get(weight.name.removeprefix('recognizer.'), (None, None))
         if dtype not in kinds: continue                             # not learnt, so it is not kept there
         for kept in ('raw_data', 'float_data'): weight.ClearField(kept)
         weight.data_location, weight.data_type = TensorProto.EXTERNAL, kinds[dtype]

@@ -106,14 +106,20 @@ def unusable(
     return '; '.join(wrong[:most]) + (f'; and {len(wrong) - most} more' if len(wrong) > most else '')
 
 # %% ../nbs/69_hub.ipynb #175e0003
-def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it)
-    "What a safetensors file holds; its numbers are not read"
+def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it, first byte, how many)
+    "What a safetensors file holds and where it lies; the numbers are not read"
     try:
-        with safe_open(file, 'pt') as f:
-            parts = {name: f.get_slice(name) for name in f.keys()}
-            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+        with safe_open(file, 'pt'): pass                            # finds out whether it is whole
     except (SafetensorError, OSError) as e:
         raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
+    with open(file, 'rb') as f:
+        start = 8 + int.from_bytes(f.read(8), 'little')
+        parts = json.loads(f.read(start - 8))
+    parts.pop('__metadata__', None)
+    def about(shape, dtype, data_offsets):
+        first, end = data_offsets
+        return tuple(shape), dtype, start + first, end - first
+    return {name: about(**part) for name, part in parts.items()}
 
 # %% ../nbs/69_hub.ipynb #dd340e1f
 _earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names in a recogniser, once ours
@@ -170,7 +176,7 @@ def fitting(config: dict, file: Path) -> nn.Module:
     bounded(config['config'], len(found), str(file.parent))
     import_module(_needs[config['kind']])                           # before: what it computes needs numbers
     with shapes_alone(): bare = build(config, str(file.parent))
-    wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
+    wrong = misfits({name: shape for name, (shape, *_) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26:
         raise WeightsError(f"{file.parent}: img_size cannot be so large")

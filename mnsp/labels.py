@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -149,8 +149,6 @@ def _decoded(text):
     try: return _decoder.decode(text)
     except RecursionError: raise ValueError("is nested too deeply") from None
 
-_several = "holds several texts: a picture of one word or line, with one text, is needed"
-
 # %% ../nbs/21_labels.ipynb #1158c325
 _boxes = "holds boxes of words in a whole picture: cut the words out, one picture each, and list those"
 
@@ -163,7 +161,7 @@ def text_in(value) -> str | None: # of a JSON document or a table
         return value if len(inner) == 1 and isinstance(inner[0], str) else text_in(inner)
     if value is None or isinstance(value, str): return value
     if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-        if len(value) > 1: raise ValueError(_several)
+        if len(value) > 1: raise ValueError("holds several texts: a picture of one word or line, with one text, is needed")
         return value[0] if value else None
     if isinstance(value, (list, dict)): raise ValueError(_boxes)
     raise ValueError(f"holds {value!r} where a text should be")
@@ -337,10 +335,9 @@ def table_rows(
             if columns is None: columns = untitled(first, mark)
             else: del first[0]
         except ValueError as e: raise DataError(f"{file}: {e}") from None
-        for part in first, lines:
-            for k, fields, line in part:
-                try: yield row(columns, fields, line, mark)._replace(line=k)
-                except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
+        for k, fields, line in chain(first, lines):
+            try: yield row(columns, fields, line, mark)._replace(line=k)
+            except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
 
 # %% ../nbs/21_labels.ipynb #a9dde072
 def untitled(first, mark): # first: some of `table_lines`

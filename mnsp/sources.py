@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['most_descriptions', 'kinds', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'opening', 'rows_of',
-           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'open_many', 'open_table', 'said',
-           'open_source', 'lists_in', 'no_labels']
+           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'said', 'open_source', 'lists_in',
+           'no_labels']
 
 # %% ../nbs/27_sources.ipynb #93de2958
 import json
@@ -151,23 +151,15 @@ def many_below(path: Path) -> list:
         p for p in sorted(path.glob('*.json')) if p.is_file() and first_key(p) in ('metainfo', 'data_list')]
     return of_one_split(found, path, split_of)
 
-# %% ../nbs/27_sources.ipynb #56c953c0
-def open_many(paths: list, **how) -> Concat:
-    "Several LMDBs or annotation files as one source"
-    return Concat([open_source(p, **how) for p in paths])
-
-def open_table(path: Path, image: str | None = None, text: str | None = None) -> HfSource:
-    "A parquet file, a folder of them, or a saved data set"
-    return HfSource(load_hf(path), image, text, root_of(path))
-
 # %% ../nbs/27_sources.ipynb #df21e622
 kinds = [ # (what to look for, how to open it or what was found, what can be said besides), the first that fits
     (is_lmdb, LmdbSource, ()),
     (lambda path: (path/'cache.json').is_file(), CacheSource, ()),
-    (lambda path: is_saved(path) or has_parquet(path), open_table, ('image', 'text')),
+    (lambda path: is_saved(path) or has_parquet(path), lambda path, **how: HfSource(load_hf(path), root=root_of(path), **how),
+     ('image', 'text')),
     (is_description, open_description, ()),
     (lambda path: path.is_file() and path.suffix.lower() in list_suffixes, ListedSource, ('image', 'text')),
-    (many_below, open_many, ('image', 'text')),
+    (many_below, lambda paths, **how: Concat([open_source(p, **how) for p in paths]), ('image', 'text')),
     (Path.is_dir, FolderSource, ('image', 'text', 'pattern')),
 ]
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['writers', 'Probe', 'groups_of_same', 'Check', 'check', 'some', 'label_font', 'drawable', 'sheet_rows', 'Part',
            'encoded', 'as_png', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'write_parquet', 'Written',
-           'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'row_of', 'describe', 'split']
+           'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'describe', 'split']
 
 # %% ../nbs/30_stores.ipynb #00000003
 import errno
@@ -211,19 +211,17 @@ class Part:
         source,  # of which it is made
         **about, # what else must be the same for going on
     ):
-        self.dst, self.folder, self.stack = Path(dst), Path(f'{dst}.part'), ExitStack()
+        self.dst, self.folder = Path(dst), Path(f'{dst}.part')
         self.note, self.source, self.about = self.folder/'progress.json', source, about
 
     def __enter__(self):
         self.must_be_new()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.stack.enter_context(locked(self.folder))
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.folder))
             self.must_be_new() # another process may have finished it a moment ago
             self.state = self.begun()
-        except BaseException:
-            self.stack.close()
-            raise
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *_): self.stack.close()
@@ -394,8 +392,7 @@ def finished(part):
     if not state['written']:
         raise DataError(f"{part.dst}: nothing to write, all {state['about']['n']} items of the "
                         f"source are broken or have no label; see {part.folder}/progress.json")
-    for file in part.folder.glob('lock.mdb'):
-        file.unlink()
+    (part.folder/'lock.mdb').unlink(missing_ok=True)
     part.finish()
     return Written(part.dst, state['written'], [tuple(x) for x in state['left_out']], state.get('cleaned', 0))
 
@@ -431,7 +428,8 @@ def fill(part, images, codes, workers, bar, every):
         for k, (batch, _) in enumerate(loader, 1):
             stop = at+len(batch)
             images[at:stop], codes[at:stop] = batch.numpy(), dataset.tally.codes[at:stop].numpy()
-            lines += [row_of(source, i) for i in range(at, stop)]
+            rows = (dict(name=source.name(i), text=readable_label(source, i)) for i in range(at, stop))
+            lines += [json.dumps(row, ensure_ascii=False)+'\n' for row in rows]
             meter.update(stop-at)
             at = stop
             if k % every == 0 or at == n:
@@ -461,10 +459,6 @@ def reserve(descriptor, size):
         if hasattr(os, 'posix_fallocate'): os.posix_fallocate(descriptor, 0, size)
     except OSError as e:
         if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL): raise # a file system that cannot
-
-def row_of(source, i):
-    "Name and text of item `i` as a line of JSON"
-    return json.dumps(dict(name=source.name(i), text=readable_label(source, i)), ensure_ascii=False)+'\n'
 
 # %% ../nbs/30_stores.ipynb #00000024
 def describe(part, name, source_path, rows, of, columns, **said):

@@ -178,7 +178,6 @@ def __iter__(self:MixedStream) -> Iterator:
 # %% ../nbs/29_streams.ipynb #461e7e07
 def open_stream(
     path: str | Path | Source, # 'hf:owner/name[:split]', parquet, saved data; a mixture; or what `open_source` knows
-    split: str | None = None,
     rank: int = 0, # this process, of …
     world: int = 1, # … so many
     shuffle: int = 0, # items among which the next is drawn; 0: in order. With an index, among all
@@ -191,7 +190,7 @@ def open_stream(
     if not isinstance(path, (str, Path)): return SourceStream(path, rank, world, bool(shuffle), seed)
     where = Path(path)
     if str(path).startswith('hf:') or is_saved(where) or has_parquet(where):
-        return hf_stream(path, split, **about, **said(columns or {}, path, ('image', 'text')), **kwargs)
+        return hf_stream(path, **about, **said(columns or {}, path, ('image', 'text')), **kwargs)
     if is_description(where, ['mixture']):
         with opening(where):
             paths, weights, rest = mixture_of(where)

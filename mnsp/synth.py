@@ -8,7 +8,7 @@ __all__ = ['not_text', 'marks', 'luma', 'Rendered', 'World', 'check_world', 'dem
            'Words', 'draw_text', 'font_at', 'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend',
            'bend_and_view', 'straighten', 'crop_box', 'warp', 'random_angle', 'random_layout', 'with_neighbours',
            'colour', 'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg',
-           'degrade', 'SynthWords', 'usable_fonts', 'render', 'draw_line', 'endless']
+           'degrade', 'SynthWords', 'usable_fonts', 'render', 'draw_line']
 
 # %% ../nbs/02_synth.ipynb #00000003
 import io
@@ -85,37 +85,30 @@ def check_world(world):
            f"fonts={world.fonts!r}; give 'own', 'system' or a list of font files")
 
 # %% ../nbs/02_synth.ipynb #00000009
-def demo_world(
-    size=(32, 128), # (height, width) of the pictures
-):
+def demo_world() -> World:
     "Dark lower-case words of 1 to 6 letters on light ground, little bent and degraded, alike on every machine"
     return World(alphabet=string.ascii_lowercase, min_len=1, max_len=6, words=.6, numbers=0., strings=.4,
                  mixed_case=False, punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5,
-                 dark_text=True, size=size)
+                 dark_text=True)
 
 # %% ../nbs/02_synth.ipynb #b74b12fb
-def clear_world(
-    size=(32, 128), # (height, width) of the pictures
-):
+def clear_world() -> World:
     "Clear words of 2 to 10 characters in any colours, alike on every machine: to look at, and for small models"
     return World(min_len=2, max_len=10, words=.9, numbers=.05, strings=.05, fonts='own', geometry=.5, noise=.4,
-                 contrast=.4, size=size)
+                 contrast=.4)
 
 # %% ../nbs/02_synth.ipynb #1af89be4
-def varied_world(
-    size=(32, 128), # (height, width) of the pictures
-):
+def varied_world() -> World:
     "All 94 printable characters, every effect, every usable font of this machine"
-    return World(size=size)
+    return World()
 
 # %% ../nbs/02_synth.ipynb #7582d033
 def street_world(
-    size=(32, 128),  # (height, width) of the pictures
-    fonts='system',  # as in `World`
-):
+    fonts='system', # as in `World`
+) -> World:
     "Words as detectors cut them out: any contrast, uneven letters, neighbours, tight and loose cuts"
     return World(max_len=16, words=.88, numbers=.06, strings=.06, punctuation=.06, fonts=fonts, contrast=.15,
-                 margin=(-.05, .12), spacing=.3, neighbours=.3, ink=.25, size=size)
+                 margin=(-.05, .12), spacing=.3, neighbours=.3, ink=.25)
 
 # %% ../nbs/02_synth.ipynb #0000000e
 not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|dingbat|d050000l|'
@@ -589,16 +582,3 @@ def draw_line(self:SynthWords, text, rng):
     return line_of_text(text, font, rng, self.world.size, random_space(self.world, rng))
 
 SynthWords.render, SynthWords.draw_line = render, draw_line
-
-# %% ../nbs/02_synth.ipynb #00000040
-def endless(
-    world,      # a `World`
-    seed=0,     # other seed, other words
-    split=None, # 'train', 'valid' or None
-):              # yields (PIL RGB image, text)
-    "Rendered words without end"
-    words = SynthWords(world, 2**62, seed, split)
-    i = 0
-    while True:
-        yield words[i]
-        i += 1

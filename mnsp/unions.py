@@ -27,8 +27,7 @@ from .lists import checked
 class Composed(Source):
     "Items of other sources, `parts`; `where(i)` says whose item `i` is"
     def image(self, i: int, size: tuple | None = None) -> Image.Image:
-        source, i = self.where(i)
-        return picture(source, i, size)
+        return picture(*self.where(i), size)
 
     def label(self, i: int) -> str | None: source, i = self.where(i); return clean(source.label(i))
     def written(self, i: int) -> str | None: return raw_label(*self.where(i))
@@ -75,9 +74,7 @@ class Subset(Composed):
 # %% ../nbs/25_unions.ipynb #59913956
 class Concat(Composed):
     "Several sources as one"
-    def __init__(self,
-        sources: list,
-    ):
+    def __init__(self, sources: list):
         self.parts = list(sources)
         if not self.parts:
             raise DataError("no data: the list of sources is empty")

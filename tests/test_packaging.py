@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 
@@ -33,11 +34,18 @@ def settings(root):
 
 
 @pytest.fixture(scope="module")
-def wheel(root, tmp_path_factory):
-    "The wheel of this tree, built from a copy so that nothing is left in the tree and nothing old gets in."
-    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+def tree(root, tmp_path_factory):
+    "A copy of what is built, so that nothing is left in the tree and nothing old gets in."
+    tree = tmp_path_factory.mktemp("tree")
     for name in BUILD_FILES: shutil.copy(root/name, tree)
     shutil.copytree(root/"mnsp", tree/"mnsp", ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(tree, tmp_path_factory):
+    "The wheel of this tree."
+    out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
                "--wheel-dir", str(out), str(tree)]
     built = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -63,14 +71,22 @@ def run_blocked(installed, code, cwd):
 def test_wheel_holds_the_package_and_nothing_else(root, wheel):
     names = zipfile.ZipFile(wheel).namelist()
     kinds = "*.py", "*.csv", "*.mplstyle", "*.safetensors", "*.json"
-    wanted = {f"mnsp/{path.relative_to(root/'mnsp').as_posix()}" for kind in kinds
-              for path in (root/"mnsp").rglob(kind)}
+    files = [path.relative_to(root).as_posix() for kind in kinds for path in (root/"mnsp").rglob(kind)]
+    wanted = {name for name in files if not name.startswith("mnsp/lab/")}
     assert wanted <= set(names)
     assert {"mnsp/published.csv", "mnsp/weights/english/model.safetensors", "mnsp/weights/english/config.json"} <= wanted
     assert {"mnsp/__init__.py", "mnsp/__main__.py", "mnsp/cli.py", "mnsp/py.typed"} <= set(names)
     assert any(re.fullmatch(r"mnsp-[^/]+\.dist-info/(licenses/)?LICENSE", name) for name in names)
-    assert not [name for name in names if name.endswith((".ipynb", ".pyc"))]
+    assert not [name for name in names if name.endswith((".ipynb", ".pyc")) or name.startswith("mnsp/lab/")]
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"mnsp"}
+
+
+def test_source_holds_what_experiments_need_besides(tree):
+    code = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    built = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert built.returncode == 0, built.stdout + built.stderr
+    names = {name.partition("/")[2] for name in tarfile.open(next((tree/"dist").iterdir())).getnames()}
+    assert {"mnsp/lab/__init__.py", "mnsp/lab/study.py", "mnsp/lab/speed.py", "mnsp/cli.py"} <= names
 
 
 def test_metadata_is_that_of_settings(root, installed):

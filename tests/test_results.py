@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mnsp.study import paired, read_rows, spread_over_seeds
+from mnsp.lab.study import paired, read_rows, spread_over_seeds
 
 
 @pytest.fixture(scope='module')

@@ -56,10 +56,16 @@ def test_the_class_that_is_offered_reads():
 def test_rooms_build_on_rooms_before_them(root):
     number = {}
     for path in (root/'nbs').glob('[0-9]*.ipynb'):
-        exported = re.search(r'#\| default_exp (\w+)', path.read_text(encoding='utf-8'))
+        exported = re.search(r'#\| default_exp ([\w.]+)', path.read_text(encoding='utf-8'))
         if exported: number[exported[1]] = path.name[:2]
     assert len(set(number.values())) == len(number) > 40
     for module in number:
-        for node in ast.parse((root/'mnsp'/f'{module}.py').read_text(encoding='utf-8')).body:
+        file = (root/'mnsp'/module.replace('.', '/')).with_suffix('.py')
+        for node in ast.parse(file.read_text(encoding='utf-8')).body:
             if isinstance(node, ast.ImportFrom) and node.level and node.module in number:
                 assert number[node.module] < number[module], f'{module} imports {node.module}'
+
+
+def test_nobody_needs_the_lab_that_is_not_installed(root):
+    rooms = [path for path in (root/'mnsp').glob('*.py') if path.name != '_modidx.py']
+    assert not [path.name for path in rooms if re.search(r'(mnsp|from )\.lab\b', path.read_text(encoding='utf-8'))]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mnsp import reading
 from mnsp.checkpoints import Checkpoints, random_state
 from mnsp.cli import app
-from mnsp.hub import load_model
+from mnsp.hub import header, load_model
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.recognizer import recognizer_tiny
 from mnsp.synth import SynthWords, street_world
@@ -26,13 +26,12 @@ def test_the_graph_beside_the_weights_is_theirs():
     "It finds every weight where it lies, and reads with them what PyTorch reads"
     onnx, OnnxReader = pytest.importorskip('onnx'), pytest.importorskip('mnsp.onnx').OnnxReader
     pytest.importorskip('onnxruntime')
-    from mnsp.graph import stored_tensors
-    model, tensors = onnx.load(folder/'graph.onnx', load_external_data=False), stored_tensors(folder/'model.safetensors')
+    model, tensors = onnx.load(folder/'graph.onnx', load_external_data=False), header(folder/'model.safetensors')
     linked = {w.name.removeprefix('recognizer.').removesuffix('_half'): {e.key: e.value for e in w.external_data}
               for w in model.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL}
     assert set(tensors)-set(linked) == {name for name in tensors if name.endswith('num_batches_tracked')}
     for name, where in linked.items():
-        assert where == dict(location='model.safetensors', offset=str(tensors[name][1]), length=str(tensors[name][2]))
+        assert where == dict(location='model.safetensors', offset=str(tensors[name][2]), length=str(tensors[name][3]))
     words = SynthWords(street_world(fonts='own'), 1000, seed=fingerprint['seed'])
     found = OnnxReader().read([words[i][0] for i in fingerprint['words']])
     assert [r.text for r in found] == fingerprint['readings']

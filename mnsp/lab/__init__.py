@@ -1,0 +1,1 @@
+"""What measures, for experiments: in the source, not in what is installed"""
