@@ -7,8 +7,8 @@ Encoders of width 96 and depth 5 are pre-trained on real crops and rendered word
 frozen and on fine-tuned features. Every arm of a seed sees the same pictures for the same number of steps; `pretrain_seconds`
 says what they cost, so that arms can be compared at equal time too. An arm on features learns those of a MAE that was trained
 as long before it; its seconds are in the row of that MAE. The screen chooses with one seed and a third of the steps; what is
-decided is decided by `full` and three seeds or more; `few` reads the encoders of the screen, found in --keep, with a hundredth of the
-labels (mnsp_trial_few.csv). Rows that are there are not measured again, and a run that was stopped
+decided is decided by `full` and three seeds or more; `few` reads the encoders of the screen, found in --keep, with a hundredth
+of the labels (mnsp_trial_few.csv). Rows that are there are not measured again, and a run that was stopped
 goes on from --keep. `NSP only` is the paper's naive next-scale prediction: no token of the scale that is predicted is seen.
 With the guide its decoder sees every patch of the same word in another look, which is a short cut; without, it has the coarse
 picture alone. `across views`: the coarse picture is the guide's, in place of the word's own and of the guide.

@@ -41,7 +41,6 @@ from mnsp.graph import link_graph
 from mnsp.guidance import GuidanceView
 from mnsp.hub import load_model, read_config, save_model
 from mnsp.images import Source, all_labels
-from mnsp.lab.study import columns, spread_evenly
 from mnsp.lmdb_source import CacheSource
 from mnsp.machine import has_bf16
 from mnsp.pretrain import Pretrainer, lmim, mae, mnsp

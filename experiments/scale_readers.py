@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from mnsp_trial import arms, budgets
 
 from mnsp.evaluate import score, waics_text
+from mnsp.finetune import columns
 from mnsp.images import picture
 from mnsp.lab.study import (
     Arm,
     ColumnReader,
     StudyData,
     append_rows,
-    columns,
     frozen_probe,
     kept_or_pretrained,
     read_rows,

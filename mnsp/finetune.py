@@ -128,7 +128,7 @@ def columns(
 
 # %% ../nbs/55_finetune.ipynb #b893c8e0
 class ColumnHead(nn.Module):
-    "Spells from an encoder's columns by CTC: class 0 is 'nothing', the last one a character outside the set"
+    "Spells from an encoder's columns by CTC; class 0 is 'nothing', characters outside the set are passed over"
     def __init__(self,
         cfg: EncoderConfig,
         charset: Charset,
@@ -139,19 +139,22 @@ class ColumnHead(nn.Module):
         width = self.grid[0] * cfg.dim
         self.batch_norm = nn.BatchNorm1d(width, affine=False) # features of one scale, whatever the encoder
         first = [nn.Conv1d(width, hidden, 3, padding=1), nn.ReLU()] if hidden else []
-        self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 2, 1))
+        self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 1, 1))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor: # [B, 1 + N, D] -> logits [B, cols, 2 + characters]
-        return self.head(self.batch_norm(columns(features, self.grid).float().transpose(1, 2))).transpose(1, 2)
+    def spell(self, features: torch.Tensor) -> torch.Tensor: # [B, cols, rows·D] -> logits [B, cols, 1 + characters]
+        return self.head(self.batch_norm(features.float().transpose(1, 2))).transpose(1, 2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor: # [B, 1 + N, D] -> logits [B, cols, 1 + characters]
+        return self.spell(columns(features, self.grid))
 
     def classes(self, ids: torch.Tensor) -> tuple: # [B, T] -> [B, T] as this head numbers them; [B] lengths
-        lengths = (ids != self.charset.pad).sum(1) - 1              # without the end mark
-        return ids.masked_fill(ids == self.charset.unknown, len(self.charset)) + 1, lengths
+        last = (ids == self.charset.unknown).int().argsort(dim=1, stable=True) # what is outside goes behind the rest
+        return ids.gather(1, last) + 1, (ids < self.charset.eos).sum(1)
 
 # %% ../nbs/55_finetune.ipynb #9b999ba3
 @patch
 def loss(self:ColumnHead,
-    logits: torch.Tensor, # [B, cols, 2 + characters]
+    logits: torch.Tensor, # [B, cols, 1 + characters]
     ids: torch.Tensor, # [B, T] with EOS and PAD
 ) -> torch.Tensor: # scalar
     "CTC, mean over words of the loss per character"
@@ -162,7 +165,7 @@ def loss(self:ColumnHead,
 # %% ../nbs/55_finetune.ipynb #6f2e5bdd
 @patch
 def flat_loss(self:ColumnHead,
-    logits: torch.Tensor, # [B, cols, 2 + characters]
+    logits: torch.Tensor, # [B, cols, 1 + characters]
     ids: torch.Tensor, # [B, T] with EOS and PAD
 ) -> torch.Tensor: # scalar
     "As if all letters of a word were equally wide: each column names the letter at its place"
