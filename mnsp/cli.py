@@ -639,11 +639,11 @@ def _graph(weights, device):
 
 def _reader(weights, device, attention, beams, lexicon):
     "What reads, and what it is told besides the pictures"
+    words = dict(lexicon=_lexicon(lexicon)) if lexicon else {}
     if weights and weights.suffix == '.onnx':
-        return _exported(weights, attention=attention, beams=beams > 1, lexicon=lexicon, device=device != 'auto'), {}
-    if not (attention or beams > 1 or lexicon) and (graph := _graph(weights, device)): return _exported(graph), {}
-    reader = _trained(weights, device)
-    return reader, dict(beams=beams, lexicon=_lexicon(lexicon) if lexicon else None, attention=attention is not None)
+        return _exported(weights, attention=attention, beams=beams > 1, device=device != 'auto'), words
+    if not (attention or beams > 1) and (graph := _graph(weights, device)): return _exported(graph), words
+    return _trained(weights, device), dict(words, beams=beams, attention=attention is not None)
 
 def _read_words(reader, pictures, as_json, sheet, urls, **how):
     "Read pictures of words, each answered at once"
@@ -773,12 +773,21 @@ _source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner
 
 SourceArgument = Annotated[str, typer.Argument(help=_source_help)]
 
+# %% ../nbs/79_cli.ipynb #fe8bfdee
+def _carded(found, path):
+    "A card of the data, as a file"
+    from mnsp.cards import data_card
+    from mnsp.files import write_atomically
+    write_atomically(path, lambda p: p.write_text(str(data_card(found)), encoding='utf-8'))
+    return path
+
 # %% ../nbs/79_cli.ipynb #ce22c9e3
 @data_app.command('check')
 def data_check(
     source: SourceArgument,
     out: Annotated[Optional[Path],
                    typer.Option('--out', '-o', help="Folder for a sheet and the lists.")] = None,
+    card: Annotated[Optional[Path], typer.Option(help="Markdown file: a card of the data, as the Hub shows it.")] = None,
     charset: CharsetOption = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
     workers: WorkersOption = 2,
@@ -788,10 +797,12 @@ def data_check(
     from mnsp.charset import Charset, english
     from mnsp.sources import open_source
     from mnsp.stores import check
+    if card: _file(card, '--card', '.md')
     source = open_source(source, **_columns(image_column, text_column, pattern))
     found = check(source, Charset.from_file(charset) if charset else english, max_len, workers)
     typer.echo(found.table())
     if out: typer.echo(f'sheet.png and lists are in {found.save(out) or out}')
+    if card: typer.echo(f'a card of the data is in {_carded(found, card)}')
     if found.broken: raise typer.Exit(1)
 
 # %% ../nbs/79_cli.ipynb #cacd805d
@@ -918,5 +929,5 @@ def main():
     except ModuleNotFoundError as error:
         if os.environ.get('MNSP_TRACEBACK') or (error.name or 'mnsp').startswith('mnsp'): raise
         sys.exit(f'mnsp: {error.name} is not installed: `pip install mnsp` brings what this needs; without it, only '
-                 '`mnsp read` works, and only with onnxruntime and without --lexicon, --beams and --attention')
+                 '`mnsp read` works, and only with onnxruntime and without --beams and --attention')
     finally: warnings.formatwarning = before

@@ -185,6 +185,7 @@ def _train(train, model, out, save, o, asked, data, name, cbs=(), **how): # `tra
     except OSError as e:
         raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and --resume writes "
                       "them") from None
+    for part in (model, model.encoder): part.origin = out           # what a card tells of the run is there
     if stopped: _tell(o, f'{stopped}; what there is was kept in {out}, and --resume goes on')
     return Run(model.eval(), out, record, history.rows, stopped=stopped)
 
