@@ -6,7 +6,7 @@
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
            'EpochsOption', 'BatchOption', 'TtaOption', 'EvaluateTtaOption', 'DeviceOption', 'AccumulateOption',
            'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption',
-           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption',
+           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'WandbOption', 'PatternOption',
            'OutsideOption', 'BrokenOption', 'ConfigOption', 'SaveConfigOption', 'most_drawn', 'data_app',
            'SourceArgument', 'demo', 'pretrain', 'lr_find', 'finetune', 'plot', 'evaluate', 'read', 'web_page',
            'export', 'export_encoder', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label',
@@ -131,6 +131,9 @@ ImageColumnOption = Annotated[Optional[str],
                               typer.Option(help="Column of the pictures, or of their files' names, in a table or list.")]
 
 TextColumnOption = Annotated[Optional[str], typer.Option(help="Column of the texts in a table or list.")]
+
+WandbOption = Annotated[bool, typer.Option('--wandb', help="Send the log to Weights & Biases too; its variables count, such as "
+                                                           "WANDB_PROJECT and WANDB_MODE=offline.")]
 
 # %% ../nbs/79_cli.ipynb #c7988247
 PatternOption = Annotated[Optional[str],
@@ -268,6 +271,7 @@ def pretrain(
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    wandb: WandbOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
@@ -336,7 +340,7 @@ def finetune(
                                              "or --stream none.")] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
-    max_outside: OutsideOption = .2,
+    max_outside: OutsideOption = .2, wandb: WandbOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
