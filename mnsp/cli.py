@@ -615,14 +615,15 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
     from mnsp.images import BrokenImage
     find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
+    def say(text, file=None): print(text, file=file, flush=True)
     for file in _files(files, None):
-        im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
+        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
+        except BrokenImage as e: failed += _answer(file, e, as_json, say); continue
         found, texts = cut(im, places, least=1), []
         readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
         for k, (box, crop, why, _) in enumerate(found):
             reading = next(readings) if crop else BrokenImage(f'{file}#{k}', why)
-            failed += _answer(f'{file}#{k}', reading, as_json, lambda text, file=None: print(text, file=file, flush=True),
-                              box=box.points)
+            failed += _answer(f'{file}#{k}', reading, as_json, say, box=box.points)
             texts.append(reading.text if crop else None)
         if draw: drawn_in(im, places, texts).save(draw, 'png')
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
