@@ -92,7 +92,7 @@ EvaluateTtaOption = Annotated[Optional[bool],
                                                                   "left out: with --as-read, as `read` does.")]
 
 DeviceOption = Annotated[str, typer.Option('--device', help="cpu, cuda (or cuda:1, ...), mps (Apple), or auto: "
-                                                            "a GPU if there is one.")]
+                                                            "cuda if there is one, else cpu.")]
 
 AccumulateOption = Annotated[int,
                              typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
