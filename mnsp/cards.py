@@ -139,11 +139,12 @@ def data_card(
     "A page about a data set, of what `check` found"
     from mnsp.images import all_labels, is_labelled
     texts = all_labels(found.source) if is_labelled(found.source) else ()
-    chars, lengths, lost = Counter(c for text in texts for c in text or ''), found.labels.lengths, found.broken
+    counts, lengths, lost = Counter(c for text in texts for c in text or ''), found.labels.lengths, found.broken
+    chars = ''.join(c for c, _ in counts.most_common())
     head = DatasetCardData(**(dict(task_categories=['image-to-text'], size_categories=[size_category(len(found.rows))]) | about))
     parts = ['# Pictures of words', as_table(data_facts(found))]
     if lengths: parts += ['## Lengths', as_table(dict(characters='texts') | {k: f'{lengths[k]:,}' for k in sorted(lengths)})]
-    if chars: parts += [f'## Characters\n\n{len(chars)}, the frequent ones first:', listed(''.join(c for c, _ in chars.most_common()))]
+    if chars: parts += [f'## Characters\n\n{len(chars)}, the frequent ones first:', listed(chars)]
     if lost: parts += ['## Broken pictures', as_table(dict(lost[:most])), f'… and {len(lost) - most:,} more' * (len(lost) > most)]
     loading = '```python\nfrom mnsp import open_source\nsource = open_source("this folder") # source[0]: picture and text\n```'
     return DatasetCard(f'---\n{head.to_yaml()}\n---\n' + '\n\n'.join(filter(None, [*parts, loading])) + '\n')

@@ -325,7 +325,8 @@ def ended(part, n):
     state = part.state
     if not state['written']:
         said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
-        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}{said_large(state['left_out'])}")
+        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}"
+                        f"{said_large(state['left_out'])}")
     rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
     if labelled := sum(bool(r[4]) for r in rows):
         (part.folder/'labels.tsv').write_text(''.join(f'{r[0]}\t{r[4]}\n' for r in rows), encoding='utf-8')

@@ -77,7 +77,8 @@ def test_a_card_of_data(words, tmp_path):
     assert done.exit_code == 1 and 'a card of the data is in' in done.output  # a broken picture
     card = DatasetCard.load(tmp_path / 'README.md')
     assert card.data.size_categories == ['n<1K'] and card.data.task_categories == ['image-to-text']
-    for said in ('| pictures | 9 |', '1 (1 unreadable)', '| 8.png | unreadable |', '40 to 47 pixels', '5 to 5 characters', 'word012345678'):
+    for said in ('| pictures | 9 |', '1 (1 unreadable)', '| 8.png | unreadable |', '40 to 47 pixels', '5 to 5 characters',
+                 'word012345678'):
         assert said in card.text, said
     done = CliRunner().invoke(app, ['data', 'check', str(words), '--card', str(tmp_path)])
     assert '--card' in str(done.exception) and 'is a folder' in str(done.exception)

@@ -28,7 +28,8 @@ def words(tmp_path):
 
 def spawning(tmp_path, *args):
     (tmp_path / 'spawning.py').write_text(SPAWNING)
-    done = subprocess.run([sys.executable, tmp_path / 'spawning.py', *map(str, args)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, tmp_path / 'spawning.py', *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
     return done.stdout
 
