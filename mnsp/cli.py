@@ -744,7 +744,7 @@ def web_page(
 def export(
     destination: Annotated[Path, typer.Argument(help="ONNX file to write.")],
     weights: WeightsOption = None,
-    int8: Annotated[bool, typer.Option('--int8', help="Three fifths as large, faster; a word in a hundred is read otherwise.")] = False,
+    int8: Annotated[bool, typer.Option('--int8', help="Smaller, faster; a word in a hundred is read otherwise.")] = False,
 ):
     "Write a reader as an ONNX file, for places without PyTorch."
     from mnsp.graph import export_onnx
