@@ -2,11 +2,13 @@
 
 Processor time and largest memory of a process that starts, loads a reader, reads a word and ends: the best of so many
 interleaved rounds, on one core. Commands of ours, and readers that people install (ENVS is what `peers.py install` made;
-those that are missing are left out). Below, sizes of what is downloaded or loaded.
+those that are missing are left out). Below, sizes of what is downloaded or loaded: the weights, the exported reader, this
+package as a wheel, and with `--site docs/_build/html`, which `make docs` builds, all that the page that reads words loads.
 """
 import argparse
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,15 +46,34 @@ def cost(command):
     if code: raise RuntimeError(f'{command}: exit code {code:g}')
     return seconds, megabytes
 
-def sizes(folder):
+def wheel(folder):
+    "The package as a wheel, built from a copy, so that nothing is left in the tree"
+    root, tree = Path(__file__).parent.parent, folder/'tree'
+    shutil.copytree(root/'mnsp', tree/'mnsp', ignore=shutil.ignore_patterns('__pycache__'))
+    for name in 'settings.ini setup.py pyproject.toml MANIFEST.in LICENSE README.md CHANGELOG.md constraints.txt'.split():
+        shutil.copy(root/name, tree)
+    command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-index', '--no-build-isolation']
+    subprocess.run([*command, '--wheel-dir', folder, tree], check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob('*.whl'))
+
+def page(site):
+    "All files that the page which reads words loads"
+    named = re.findall(r'(?:src|href)="(_static/[^"?#]+)', (site/'try.html').read_text(encoding='utf-8'))
+    found = [site/'try.html', *(site/name for name in set(named)), *(site/'_static/reader').iterdir(),
+             *(site/'_static/onnxruntime').iterdir()]
+    return [file for file in found if file.is_file()]
+
+def sizes(folder, site):
     "name -> megabytes"
-    files = {'weights': packaged_weights()/'model.safetensors', 'their graph': packaged_weights()/'graph.onnx',
-             'exported': folder/'reader.onnx', 'exported, int8': folder/'reader-int8.onnx'}
-    return {name: file.stat().st_size/1e6 for name, file in files.items()}
+    files = {'weights': [packaged_weights()/'model.safetensors'], 'their graph': [packaged_weights()/'graph.onnx'],
+             'exported': [folder/'reader.onnx'], 'exported, int8': [folder/'reader-int8.onnx'], 'wheel': [wheel(folder)]}
+    if site: files['page that reads'] = page(site)
+    return {name: sum(file.stat().st_size for file in some)/1e6 for name, some in files.items()}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('envs', type=Path, nargs='?', default=Path('envs'))
+    parser.add_argument('--site', type=Path, help="folder of the built site; left out: the page is not measured")
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
@@ -67,7 +88,7 @@ def main():
             for name, command in run.items(): found[name].append(cost(command))
         rows = [dict(what=name, seconds=round(min(s for s, _ in c), 2), megabytes=round(min(m for _, m in c)))
                 for name, c in found.items()]
-        rows += [dict(what=name, seconds='', megabytes=round(size, 2)) for name, size in sizes(folder).items()]
+        rows += [dict(what=name, seconds='', megabytes=round(size, 2)) for name, size in sizes(folder, given.site).items()]
     for row in rows: print(f"{row['what']:26}{row['seconds']!s:>8} s {row['megabytes']:>8} MB")
     with open(given.out, 'w', newline='') as f:
         writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n'); writer.writeheader(); writer.writerows(rows)

@@ -61,7 +61,10 @@ def fits(self:Charset,
 
 # %% ../nbs/01_charset.ipynb #17f973ad
 @patch
-def _row(self:Charset, text, max_len):
+def row(self:Charset,
+    text:str,       # the word
+    max_len:int=25, # places in the row, EOS included
+) -> list:
     "The ids of `text` as a list of `max_len` numbers"
     if not self.fits(text, max_len):
         raise ValueError(f"text {text!r} needs {len(text)+1} places with EOS, and max_len is {max_len}; "
@@ -85,7 +88,7 @@ def encode_batch(self:Charset,
 ) -> 'torch.Tensor':  # int64 [B,max_len]
     "Ids of many words, one row each"
     import torch
-    return torch.tensor([self._row(t, max_len) for t in texts], dtype=torch.long).reshape(len(texts), max_len)
+    return torch.tensor([self.row(t, max_len) for t in texts], dtype=torch.long).reshape(len(texts), max_len)
 
 # %% ../nbs/01_charset.ipynb #00000013
 def _numbers(ids):

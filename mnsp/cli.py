@@ -6,7 +6,7 @@
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
            'EpochsOption', 'BatchOption', 'TtaOption', 'EvaluateTtaOption', 'DeviceOption', 'AccumulateOption',
            'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption',
-           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'PatternOption',
+           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'WandbOption', 'PatternOption',
            'OutsideOption', 'BrokenOption', 'ConfigOption', 'SaveConfigOption', 'most_drawn', 'data_app',
            'SourceArgument', 'demo', 'pretrain', 'lr_find', 'finetune', 'plot', 'evaluate', 'read', 'web_page',
            'export', 'export_encoder', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label',
@@ -92,7 +92,7 @@ EvaluateTtaOption = Annotated[Optional[bool],
                                                                   "left out: with --as-read, as `read` does.")]
 
 DeviceOption = Annotated[str, typer.Option('--device', help="cpu, cuda (or cuda:1, ...), mps (Apple), or auto: "
-                                                            "a GPU if there is one.")]
+                                                            "cuda if there is one, else cpu.")]
 
 AccumulateOption = Annotated[int,
                              typer.Option(help="Batches per step, for a batch larger than the memory.", min=1)]
@@ -131,6 +131,9 @@ ImageColumnOption = Annotated[Optional[str],
                               typer.Option(help="Column of the pictures, or of their files' names, in a table or list.")]
 
 TextColumnOption = Annotated[Optional[str], typer.Option(help="Column of the texts in a table or list.")]
+
+WandbOption = Annotated[bool, typer.Option('--wandb', help="Send the log to Weights & Biases too; its variables count, such as "
+                                                           "WANDB_PROJECT and WANDB_MODE=offline.")]
 
 # %% ../nbs/79_cli.ipynb #c7988247
 PatternOption = Annotated[Optional[str],
@@ -268,6 +271,7 @@ def pretrain(
     settings: Annotated[Optional[list[str]], typer.Option('--set', help=_settings)] = None,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
+    wandb: WandbOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
@@ -343,7 +347,7 @@ def finetune(
     average: Annotated[float, typer.Option(help=_average, min=0, max=1)] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,
-    max_outside: OutsideOption = .2,
+    max_outside: OutsideOption = .2, wandb: WandbOption = False,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     config: ConfigOption = None, save_config: SaveConfigOption = None, device: DeviceOption = 'auto',
 ):
@@ -618,14 +622,15 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
     from mnsp.images import BrokenImage
     find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
+    def say(text, file=None): print(text, file=file, flush=True)
     for file in _files(files, None):
-        im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
+        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
+        except BrokenImage as e: failed += _answer(file, e, as_json, say); continue
         found, texts = cut(im, places, least=1), []
         readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
         for k, (box, crop, why, _) in enumerate(found):
             reading = next(readings) if crop else BrokenImage(f'{file}#{k}', why)
-            failed += _answer(f'{file}#{k}', reading, as_json, lambda text, file=None: print(text, file=file, flush=True),
-                              box=box.points)
+            failed += _answer(f'{file}#{k}', reading, as_json, say, box=box.points)
             texts.append(reading.text if crop else None)
         if draw: drawn_in(im, places, texts).save(draw, 'png')
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
@@ -646,11 +651,11 @@ def _graph(weights, device):
 
 def _reader(weights, device, attention, beams, lexicon):
     "What reads, and what it is told besides the pictures"
+    words = dict(lexicon=_lexicon(lexicon)) if lexicon else {}
     if weights and weights.suffix == '.onnx':
-        return _exported(weights, attention=attention, beams=beams > 1, lexicon=lexicon, device=device != 'auto'), {}
-    if not (attention or beams > 1 or lexicon) and (graph := _graph(weights, device)): return _exported(graph), {}
-    reader = _trained(weights, device)
-    return reader, dict(beams=beams, lexicon=_lexicon(lexicon) if lexicon else None, attention=attention is not None)
+        return _exported(weights, attention=attention, beams=beams > 1, device=device != 'auto'), words
+    if not (attention or beams > 1) and (graph := _graph(weights, device)): return _exported(graph), words
+    return _trained(weights, device), dict(words, beams=beams, attention=attention is not None)
 
 def _read_words(reader, pictures, as_json, sheet, urls, **how):
     "Read pictures of words, each answered at once"
@@ -746,7 +751,7 @@ def web_page(
 def export(
     destination: Annotated[Path, typer.Argument(help="ONNX file to write.")],
     weights: WeightsOption = None,
-    int8: Annotated[bool, typer.Option('--int8', help="Half as large, faster; a word in a hundred is read otherwise.")] = False,
+    int8: Annotated[bool, typer.Option('--int8', help="Smaller, faster; a word in a hundred is read otherwise.")] = False,
 ):
     "Write a reader as an ONNX file, for places without PyTorch."
     from mnsp.graph import export_onnx
@@ -780,12 +785,21 @@ _source_help = ("Folder, LMDB, annotation file, parquet, saved dataset, hf:owner
 
 SourceArgument = Annotated[str, typer.Argument(help=_source_help)]
 
+# %% ../nbs/79_cli.ipynb #fe8bfdee
+def _carded(found, path):
+    "A card of the data, as a file"
+    from mnsp.cards import data_card
+    from mnsp.files import write_atomically
+    write_atomically(path, lambda p: p.write_text(str(data_card(found)), encoding='utf-8'))
+    return path
+
 # %% ../nbs/79_cli.ipynb #ce22c9e3
 @data_app.command('check')
 def data_check(
     source: SourceArgument,
     out: Annotated[Optional[Path],
                    typer.Option('--out', '-o', help="Folder for a sheet and the lists.")] = None,
+    card: Annotated[Optional[Path], typer.Option(help="Markdown file: a card of the data, as the Hub shows it.")] = None,
     charset: CharsetOption = None,
     max_len: Annotated[int, typer.Option(help="Longest word and its end mark.")] = 25,
     workers: WorkersOption = 2,
@@ -795,10 +809,12 @@ def data_check(
     from mnsp.charset import Charset, english
     from mnsp.sources import open_source
     from mnsp.stores import check
+    if card: _file(card, '--card', '.md')
     source = open_source(source, **_columns(image_column, text_column, pattern))
     found = check(source, Charset.from_file(charset) if charset else english, max_len, workers)
     typer.echo(found.table())
     if out: typer.echo(f'sheet.png and lists are in {found.save(out) or out}')
+    if card: typer.echo(f'a card of the data is in {_carded(found, card)}')
     if found.broken: raise typer.Exit(1)
 
 # %% ../nbs/79_cli.ipynb #cacd805d
@@ -925,5 +941,5 @@ def main():
     except ModuleNotFoundError as error:
         if os.environ.get('MNSP_TRACEBACK') or (error.name or 'mnsp').startswith('mnsp'): raise
         sys.exit(f'mnsp: {error.name} is not installed: `pip install mnsp` brings what this needs; without it, only '
-                 '`mnsp read` works, and only with onnxruntime and without --lexicon, --beams and --attention')
+                 '`mnsp read` works, and only with onnxruntime and without --beams and --attention')
     finally: warnings.formatwarning = before

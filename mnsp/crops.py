@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'find_photos', 'upright_points',
-           'open_photo', 'Photos', 'in_place', 'words_of', 'placed', 'cut', 'Cutting', 'Cropped', 'folders_of', 'crop',
-           'on_a_line', 'saved', 'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'drawn_in']
+           'undecoded', 'too_large', 'divisor', 'open_photo', 'Photos', 'in_place', 'words_of', 'placed', 'cut',
+           'Cutting', 'said_large', 'Cropped', 'folders_of', 'crop', 'on_a_line', 'saved', 'ended', 'rapidocr', 'doctr',
+           'detector', 'boxes_found', 'detect', 'drawn_in']
 
 # %% ../nbs/32_crops.ipynb #02e0000003
+import io
 import json
 import re
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,8 +25,8 @@ from tqdm.auto import tqdm
 from .boxes import read_boxes, word
 from .data import from_workers, leave_signals
 from .files import write_atomically
-from .images import (BrokenImage, Source, by_number, by_reason, formats, max_pixels, open_image, orientation, to_rgb,
-                         tried)
+from .images import (BrokenImage, Source, asks_for_much, by_number, by_reason, decode, formats, max_pixels, open_image,
+                         orientation, read_file, tried, why_broken)
 from .labels import DataError, suffixes
 from .lists import Spelling, find_file, find_images, places_around
 from .stores import Part, as_png, label_font
@@ -120,17 +123,42 @@ def upright_points(points, turn, size): # EXIF's number; (width, height) of the 
     return [way(x, y) for x, y in points]
 
 # %% ../nbs/32_crops.ipynb #ea665b6c
+def undecoded(data): # bytes of a picture
+    "The picture with its header read; `Image.open` refuses beyond 179 million pixels, without telling how many there are"
+    Image.init()
+    make = next(make for make, knows in map(Image.OPEN.get, formats) if not knows or knows(data[:16]))
+    return make(io.BytesIO(data))
+
+def too_large(name, size): # of a photograph
+    error, (width, height) = BrokenImage(name, 'too large'), size
+    error.args = f"{name}: {width:,} × {height:,} pixels are too large{_remedy}",
+    return error
+
+_remedy = f'; {max_pixels:,} are the most, of a JPEG {16*max_pixels:,}: cut it into parts'
+
+def divisor(im): # opened → what width and height are divided by, 0: cannot be opened
+    "By how much smaller a photograph is opened: only a JPEG can be, and a progressive one is held whole all the same"
+    most = (2 if im.info.get('progressive') else 4) if im.format in ('JPEG', 'MPO') else 1
+    return next((by for by in (1, 2, 4) if by <= most and im.width*im.height <= max_pixels*by**2), 0)
+
+# %% ../nbs/32_crops.ipynb #54643dda
 def open_photo(path, name): # → RGB picture, upright; (width, height) as it is stored; EXIF's number
-    "A photograph; a JPEG of too many pixels smaller"
+    "A photograph; a JPEG of too many pixels smaller, with a warning"
+    try: im = undecoded(data := read_file(path, name))
+    except BrokenImage: raise
+    except Exception: return open_image(io.BytesIO(data), name), None, 1 # says what is wrong
+    (width, height), turn, by = im.size, orientation(im), divisor(im)
+    if not by: raise too_large(name, im.size)
+    if by == 1: return open_image(io.BytesIO(data), name), im.size, turn
+    if asks_for_much(data): raise BrokenImage(name, 'too large')
+    warnings.warn(f"{name}: {width:,} × {height:,} pixels, opened {by} times smaller; cut it into parts to have all of them",
+                  stacklevel=2)
     try:
-        with Image.open(path, formats=formats) as im: stored, turn, kind = im.size, orientation(im), im.format
-    except Exception: stored, turn, kind = None, 1, None # `open_image` says what is wrong
-    if kind != 'JPEG' or stored[0]*stored[1] <= max_pixels: return open_image(path, name), stored, turn
-    with Image.open(path, formats=formats) as im:
-        im.draft('RGB', (stored[0]//2, stored[1]//2))
-        if im.width*im.height > max_pixels: raise BrokenImage(name, 'too large')
-        upright = {3: 180, 6: 270, 8: 90}.get(turn)
-        return to_rgb(im.rotate(upright, expand=True) if upright else im), stored, turn
+        im.draft(None, (width//by, height//by))
+        rgb = decode(im, name)
+        rgb.load()
+    except Exception as e: raise BrokenImage(name, why_broken(e)) from None
+    return rgb, (width, height), turn
 
 # %% ../nbs/32_crops.ipynb #480dde3c
 class Photos(Source):
@@ -208,6 +236,10 @@ class Cutting(Dataset):
         return kept, [why for _, crop, why, _ in found if crop is None], None
 
 # %% ../nbs/32_crops.ipynb #40428c07
+def said_large(broken): # list of (photograph, reason)
+    "What to do about photographs that were too large"
+    return f'; in pixels{_remedy.removeprefix(";")}' if any(why == 'too large' for _, why in broken) else ''
+
 @dataclass
 class Cropped:
     "What was made"
@@ -225,7 +257,7 @@ class Cropped:
         if self.left_out: lines.append(f'left out: {by_number(Counter(self.left_out))}')
         if self.broken:
             some = self.broken[0][0]+(', …' if self.broken[1:] else '')
-            lines.append(f'photographs left out: {by_reason(self.broken)} ({some})')
+            lines.append(f'photographs left out: {by_reason(self.broken)} ({some}){said_large(self.broken)}')
         return '\n'.join(lines)
 
 # %% ../nbs/32_crops.ipynb #02e000000f
@@ -293,7 +325,8 @@ def ended(part, n):
     state = part.state
     if not state['written']:
         said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
-        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}")
+        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}"
+                        f"{said_large(state['left_out'])}")
     rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
     if labelled := sum(bool(r[4]) for r in rows):
         (part.folder/'labels.tsv').write_text(''.join(f'{r[0]}\t{r[4]}\n' for r in rows), encoding='utf-8')

@@ -10,7 +10,7 @@ import csv
 import os
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,26 +23,31 @@ _held = set() # (process, folder): the system gives a process its own lock twice
 
 # %% ../nbs/20_files.ipynb #245146dc
 @contextmanager
-def locked(folder: str | Path, remedy: str = 'wait for it, or give another folder'):
-    "Hold a folder alone while it lasts; BlockingIOError says who has it"
-    own, file = (os.getpid(), os.path.realpath(folder)), Path(folder) / '.lock'
-    if own in _held: raise BlockingIOError(f"{folder} is in use by this process; {remedy}")
+def _lock_file(folder, remedy):
+    file = Path(folder) / '.lock'
     with open(file, 'a+', encoding='utf-8') as f:
         if not _take(f, file):
             f.seek(0)
             raise BlockingIOError(f"{folder} is in use by {f.read(500).strip() or 'another process'}; {remedy}")
         note = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}"
         with suppress(OSError): os.ftruncate(f.fileno(), 0); os.write(f.fileno(), note.encode()) # a full disk
-        _held.add(own)
         try: yield
         finally:
-            _held.discard(own)
             with suppress(OSError): file.unlink()
+
+@contextmanager
+def locked(folder: str | Path, remedy: str = 'wait for it, or give another folder'):
+    "Hold a folder alone while it lasts; BlockingIOError says who has it"
+    own = os.getpid(), os.path.realpath(folder)
+    if own in _held: raise BlockingIOError(f"{folder} is in use by this process; {remedy}")
+    with _lock_file(folder, remedy) if fcntl else nullcontext(): # a folder with an open file cannot be moved on Windows
+        _held.add(own)
+        try: yield
+        finally: _held.discard(own)
 
 # %% ../nbs/20_files.ipynb #dc3fd1dd
 def _take(f, file):
     "Lock an open file, if nobody else has; not one that its owner has just removed"
-    if fcntl is None: return True
     try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError): return False
     except OSError: return True # no locks here
@@ -61,7 +66,7 @@ def write_atomically(
         mode = temporary.stat().st_mode                             # as the user's umask has it
         write(temporary)
         temporary.chmod(mode)
-        with open(temporary, 'rb') as f: os.fsync(f.fileno())
+        with open(temporary, 'r+b') as f: os.fsync(f.fileno())      # Windows flushes only what may be written
         temporary.replace(path)
     except BaseException as e:
         with suppress(OSError): temporary.unlink(missing_ok=True)

@@ -51,15 +51,31 @@ class GreedyReader(nn.Module):
                                      for kv in own['kv']]))
         return r.classifier(r.norm(x)).float()[:, 0], torch.stack(kept)
 
+# %% ../nbs/73_graph.ipynb #61e3e28f
+@patch
+def likeliest(self:GreedyReader, pictures, written, probs, words): # -> as `forward`
+    "Of every picture's candidates the most probable, with places"
+    r, batch, n = self.recognizer, written.shape[0], words.shape[0]  # `len` would be a constant of the graph
+    free = (words == r.charset.pad).all()
+    ids = torch.where(free, written[:, None], words).flatten(0, 1)
+    every = [tuple(x[:, None].expand(-1, n, -1, -1, -1).flatten(0, 1) for x in pair) for pair in pictures]
+    logits, looks = r.attend(every, ids)
+    logs = r.until_end(ids, logits.float().log_softmax(-1).gather(2, ids[..., None])[..., 0], 0.)
+    best = logs.sum(1).unflatten(0, (batch, n)).argmax(1) + n * torch.arange(batch, device=ids.device)
+    ids, chances, looks = (x.index_select(0, best) for x in (ids, logs.exp(), looks[..., 1:]))
+    return ids, torch.where(free, probs, chances), centres(looks, r.cfg.encoder.grid())
+
 # %% ../nbs/73_graph.ipynb #38b84693
 @patch
 def forward(self:GreedyReader,
     images: torch.Tensor, # uint8 [B, 3, H, W]
+    words: torch.Tensor | None = None, # int64 [W, L] to choose from; one row of PAD, or None: written freely
 ) -> tuple: # ids [B, L], PAD after the end mark; their probabilities, 1 after it; [B, L, 2] places x, y in 0..1
     "Look, then spell; L is max_len, probabilities and places are float32"
     r, cs, length = self.recognizer, self.recognizer.charset, self.recognizer.cfg.max_len
     pictures, batch = r.look(images), images.shape[0]
     places = torch.arange(length + 1, device=images.device)
+    if words is None: words = torch.full((1, length), cs.pad, device=images.device)
 
     def going_on(t, written, probs, ended, cache): return (t < length) & ~ended.all()
 
@@ -73,13 +89,12 @@ def forward(self:GreedyReader,
 
     written = torch.where(places == 0, cs.bos, cs.pad).expand(batch, -1).clone()
     probs = torch.ones(batch, length, device=images.device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=images.device)
+    ended = (words != cs.pad).any().repeat(batch)                   # words to choose from: nothing to spell
     cache = torch.zeros(len(pictures), 2, batch, r.cfg.heads, length, r.cfg.dim // r.cfg.heads,
                         device=images.device)
     start = torch.zeros((), dtype=torch.long, device=images.device), written, probs, ended, cache
     _, written, probs, _, _ = while_loop(going_on, write, start)
-    looks = r.attend(pictures, written[:, 1:])[1][..., 1:]
-    return written[:, 1:], probs, centres(looks, r.cfg.encoder.grid())
+    return self.likeliest(pictures, written[:, 1:], probs, words)
 
 # %% ../nbs/73_graph.ipynb #0000000b
 def without_notes(
@@ -142,16 +157,20 @@ def as_onnx(
     recognizer: Recognizer,
     optimize: bool = True, # fold what can be computed now; False: every weight keeps its name
 ): # `onnx.ModelProto`
-    "The reader as a graph: `images` uint8 [B, 3, H, W] -> `ids` int64 [B, L], `probabilities` [B, L], `places` [B, L, 2]"
+    "The reader as a graph: `images`, and if so wished `words`, -> `ids`, `probabilities`, `places`; see `forward`"
     if not find_spec('onnxscript'): raise ImportError("writing ONNX needs more packages: pip install 'mnsp[onnx]'")
-    example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8)
+    from onnx import numpy_helper
+    no_words = torch.full((1, recognizer.cfg.max_len), recognizer.charset.pad)
+    example = torch.zeros(2, 3, *recognizer.cfg.encoder.img_size, dtype=torch.uint8), no_words.repeat(3, 1)
     with torch.no_grad():
-        program = torch.onnx.export(GreedyReader(recognizer).cpu(), (example,), dynamo=True, verbose=False, optimize=optimize,
-                                    dynamic_shapes=({0: torch.export.Dim('batch')},),
-                                    input_names=['images'], output_names=['ids', 'probabilities', 'places'])
+        program = torch.onnx.export(GreedyReader(recognizer).cpu(), example, dynamo=True, verbose=False, optimize=optimize,
+                                    dynamic_shapes=tuple({0: torch.export.Dim(name)} for name in ('batch', 'n_words')),
+                                    input_names=['images', 'words'], output_names=['ids', 'probabilities', 'places'])
     how = dict(note=recognizer.note, tta_crops=tta_crops, unsure_below=unsure_below)
     program.model.metadata_props.update(mnsp=json.dumps(asdict(recognizer.cfg)), mnsp_reading=json.dumps(how))
-    return without_notes(program.model_proto)
+    model = without_notes(program.model_proto)
+    model.graph.initializer.append(numpy_helper.from_array(no_words.numpy(), 'words')) # unless others are given
+    return model
 
 def export_onnx(
     recognizer: Recognizer,

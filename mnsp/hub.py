@@ -10,14 +10,18 @@ __all__ = ['WeightsError', 'model_kind', 'save_model', 'read_config', 'shapes', 
 # %% ../nbs/69_hub.ipynb #02c75ad0
 import json
 import re
+import tempfile
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from fastcore.basics import patch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .cards import model_card
 from .encoder import Encoder, EncoderConfig, shapes_alone
 from .files import write_atomically
 from .recognizer import Recognizer, RecognizerConfig
@@ -225,4 +229,30 @@ def load_model(
         model = fitting(config, Path(path) / 'model.safetensors')
         load_weights(model, path)
         if found == 'Recognizer': model.note = str(config.get('note', ''))
+        model.origin = Path(path)                                   # what a card tells of the run is there
     return model.eval()
+
+# %% ../nbs/69_hub.ipynb #b8e1c5b3
+@patch
+def save_pretrained(self:Encoder,
+    folder: str | Path, # made if missing
+    **about, # more for the head of the card: license, language, …
+) -> Path: # the folder
+    "Write weights, configuration and a card"
+    folder = save_model(self, folder)
+    if not (folder / 'README.md').exists(): model_card(self, **about).save(folder / 'README.md')
+    return folder
+
+@patch
+def push_to_hub(self:Encoder,
+    repo_id: str, # owner/name; made if missing
+    private: bool | None = None, # None: as is usual for the owner
+    token: str | None = None, # None: that of `hf auth login`
+    **about, # more for the head of the card
+) -> str: # the commit's address
+    "Put weights, configuration and a card on the Hugging Face Hub"
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        self.save_pretrained(folder, **about)
+        return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message='Weights of an mnsp encoder')

@@ -6,7 +6,7 @@
 __all__ = ['max_download', 'most_seconds', 'most_windows', 'least_sure', 'most_high', 'most_pixels', 'packaged_weights', 'fetch',
            'from_array', 'from_pil', 'to_picture', 'View', 'windows', 'ways_to_read', 'turned', 'seen', 'turned_point',
            'Character', 'alike', 'align', 'splice', 'merge', 'Reading', 'ViewReading', 'view_readings', 'read_pictures',
-           'read_one_or_many']
+           'read_one_or_many', 'lexicon_rows']
 
 # %% ../nbs/71_pictures.ipynb #16a00003
 import io
@@ -369,3 +369,20 @@ def read_one_or_many(
         if isinstance(answer, DataError): raise answer
         readings.append(answer)
     return readings if many else readings[0]
+
+# %% ../nbs/71_pictures.ipynb #559b6828
+def lexicon_rows(
+    charset, # `Charset` of the reader
+    lexicon, # words, or one
+    max_len: int, # longest word and its end mark
+) -> list: # of lists of `max_len` ids
+    "The words, longest last; in lower case where the reader knows no capitals"
+    if not (given := [lexicon] if isinstance(lexicon, str) else list(lexicon)):
+        raise ValueError("lexicon is empty; give at least one word")
+    def known(word): return charset.fits(word, max_len) and all(c in charset for c in word)
+    words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
+    if odd := [w for w in words if not known(w)]:
+        raise ValueError("lexicon: this reader cannot write "
+                         f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
+                         f"{max_len - 1} of {charset!r}); leave them out")
+    return [charset.row(w, max_len) for w in words]

@@ -22,8 +22,8 @@ from torch import nn
 
 from . import hub
 from .decoding import decoding
-from .pictures import (Reading, packaged_weights, read_one_or_many, read_pictures, to_picture, turned, turned_point,
-                           view_readings)
+from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
+                           turned, turned_point, view_readings)
 from .recognizer import Recognizer
 
 # %% ../nbs/72_reading.ipynb #00000016
@@ -120,16 +120,8 @@ def _read_views(self:Recognizer, images, views, beams, words, tta): # -> list of
 # %% ../nbs/72_reading.ipynb #0000001d
 @patch
 def _lexicon_ids(self:Recognizer, lexicon): # -> [W, T]
-    "Ids of the words, longest last; in lower case where the reader knows no capitals"
-    if not (given := [lexicon] if isinstance(lexicon, str) else list(lexicon)):
-        raise ValueError("lexicon is empty; give at least one word")
-    def known(word): return self.charset.fits(word, self.cfg.max_len) and all(c in self.charset for c in word)
-    words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
-    if odd := [w for w in words if not known(w)]:
-        raise ValueError("lexicon: this reader cannot write "
-                         f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
-                         f"{self.cfg.max_len - 1} of {self.charset!r}); leave them out")
-    return self.charset.encode_batch(words, self.cfg.max_len)
+    "Ids of the words"
+    return torch.tensor(lexicon_rows(self.charset, lexicon, self.cfg.max_len))
 
 # %% ../nbs/72_reading.ipynb #2c9210ea
 @patch

@@ -128,22 +128,8 @@ def recognizer_tiny(**kwargs) -> RecognizerConfig:
     return RecognizerConfig(**{**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.),
                                **kwargs})
 
-# %% ../nbs/50_recognizer.ipynb #0000000f
-_card = """---
-{{ card_data }}
----
-A reader of words in pictures, written by [mnsp](https://arxiv.org/abs/2605.14885).
-
-```python
-from mnsp import Recognizer
-Recognizer.from_pretrained("this folder or repository").read("word.jpg")
-```
-"""
-
-_about = dict(library_name='mnsp', pipeline_tag='image-to-text', model_card_template=_card)
-
 # %% ../nbs/50_recognizer.ipynb #e978374e
-class Recognizer(nn.Module, PyTorchModelHubMixin, **_about):
+class Recognizer(nn.Module, PyTorchModelHubMixin):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
     def __new__(cls, *args, **kwargs):
         import_module('mnsp.decoding')                              # its methods read; that room needs this one
@@ -183,6 +169,11 @@ def from_pretrained(cls:Recognizer,
 def _save_pretrained(self:Recognizer, save_directory):
     from mnsp.hub import save_model                                 # here, since that room needs this one
     save_model(self, save_directory)
+
+@patch
+def generate_model_card(self:Recognizer, **about): # -> `ModelCard`; more for its head: license, language, …
+    from mnsp.cards import model_card                               # the same
+    return model_card(self, **about)
 
 # %% ../nbs/50_recognizer.ipynb #b9e6c33e
 @patch

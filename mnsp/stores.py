@@ -266,7 +266,7 @@ def append(self:Part, file, lines):
 def finish(self:Part):
     "Move the result to its place"
     self.note.unlink(missing_ok=True)
-    (self.folder/'.lock').unlink()
+    (self.folder/'.lock').unlink(missing_ok=True) # none on Windows
     os.replace(self.folder, self.dst)
 
 # %% ../nbs/30_stores.ipynb #00000014
@@ -415,6 +415,7 @@ def cache(
         part.progress(written=len(source)-len(left_out), left_out=left_out)
         said = dict(n=len(source), size=size, labelled=is_labelled(source))
         (part.folder/'cache.json').write_text(json.dumps(said))
+        del images, codes # Windows does not move what is mapped
         return finished(part)
 
 # %% ../nbs/30_stores.ipynb #c19c253d

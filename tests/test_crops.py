@@ -1,9 +1,12 @@
 "Photographs with boxes, as a user has them, through the command line"
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 
 from mnsp.boxes import read_boxes
 from mnsp.crops import crop
@@ -96,3 +99,53 @@ def test_numbers_that_are_none(shop):
     (shop/'a.json').write_text(json.dumps({'shop 0.jpg': dict(polygons=polygons)}))
     made = crop(shop/'a.json', shop/'crops', shop/'photos', bar=False)
     assert 1 <= made.n <= 3 and all(w*h <= 300*120*4 for w, h in (im.size for im, _ in open_source(made.path)))
+
+
+# Photographs of 400 million pixels
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (1_200_000_000, resource.RLIM_INFINITY)) # the picture in RGB takes as much again
+from mnsp.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope='module')
+def vast(tmp_path_factory):
+    "A word, 400 pixels high, in 20,000 × 20,000: as JPEG, as progressive JPEG and as PNG, with their boxes"
+    folder = tmp_path_factory.mktemp('vast')
+    font = ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', 400)
+    im = Image.new('L', (20_000, 20_000), 255)
+    ImageDraw.Draw(im).text((15_000, 12_000), 'street', 0, font)
+    for name, how in (('photo.jpg', dict(quality=30)), ('slow.jpg', dict(quality=30, progressive=True)),
+                      ('photo.png', dict(compress_level=1))):
+        (folder / name).mkdir()
+        im.save(folder / name / name, **how)
+        box = dict(label='street', points=[[14_950, 12_000], [16_400, 12_480]], shape_type='rectangle')
+        about = dict(imagePath=name, imageWidth=20_000, imageHeight=20_000, shapes=[box])
+        (folder / name / 'boxes.json').write_text(json.dumps(about))
+    return folder
+
+
+def limited(*args):
+    "Exit code, output and errors of a command that may not take much memory"
+    done = subprocess.run([sys.executable, '-c', LIMITED, *map(str, args)], capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='limits memory as Linux does')
+def test_a_vast_photograph(vast, tmp_path):
+    boxes = {name: vast / name / 'boxes.json' for name in ('photo.jpg', 'slow.jpg', 'photo.png')}
+    code, out, err = limited('data', 'crop', boxes['photo.jpg'], '--out', tmp_path / 'crops')
+    assert code == 0 and '1 crops of 1 photograph' in out, err
+    assert '20,000 × 20,000 pixels, opened 4 times smaller; cut it into parts' in err
+    assert Image.open(next((tmp_path / 'crops').rglob('*.png'))).size == (362, 120)
+    files = [vast / name / name for name in boxes]
+    code, out, err = limited('read', files[0], '--boxes', boxes['photo.jpg'])
+    assert code == 0 and out.split('\t')[1] == 'street' and '4 times smaller' in err, err
+    for name in ('slow.jpg', 'photo.png'):
+        code, out, err = limited('read', files[1], files[2], '--boxes', boxes[name])  # one after the other, both told
+        assert code == 1 and err.count('20,000 × 20,000 pixels are too large') == 2 and 'cut it into parts' in err, err
+        code, _, err = limited('data', 'crop', boxes[name], '--out', tmp_path / name)
+        assert code == 1 and 'too large' in err and 'cut it into parts' in err and 'Traceback' not in err, err

@@ -61,11 +61,28 @@ def test_words_are_read_without_torch(file, pictures):
 def test_the_command_reads_without_torch(file, pictures):
     code, lines, err = blocked(COMMAND, 'read', *pictures, '--weights', file)
     assert code == 0 and [line.split('\t')[1] for line in lines] == ['street', 'garden'], err
-    for option, value in (('--beams', 4), ('--lexicon', file), ('--device', 'cpu')):
+    for option, value in (('--beams', 4), ('--device', 'cpu')):
         code, _, err = blocked(COMMAND, 'read', *pictures, '--weights', file, option, value)
         assert code == 1 and f'not made for {option}' in err and 'Traceback' not in err, err
     code, _, err = blocked(COMMAND, 'read', *pictures, '--weights', file.with_name('nowhere.onnx'))
     assert code == 1 and 'nowhere.onnx: no such file' in err and 'Traceback' not in err
+
+
+def test_a_lexicon_without_torch(file, pictures, tmp_path):
+    "The same words with the same confidence as with PyTorch, by the packaged graph and by an exported file"
+    from mnsp.recognizer import Recognizer
+    (tmp_path / 'words.txt').write_text('\n'.join(['streets', 'Street', 'garden', 'gardens', *(f'{n}' for n in range(300))]))
+    readings = Recognizer.from_pretrained().read(pictures, lexicon=(tmp_path / 'words.txt').read_text().split())
+    assert [r.text for r in readings] == ['Street', 'garden']
+    for weights in [], ['--weights', file]:
+        code, lines, err = blocked(COMMAND, 'read', *pictures, *weights, '--lexicon', tmp_path / 'words.txt')
+        assert code == 0, err
+        for line, reading in zip(lines, readings, strict=True):
+            text, confidence = line.split('\t')[1:]
+            assert text == reading.text and abs(float(confidence) - reading.confidence) < .03  # PyTorch's may be bfloat16
+    (tmp_path / 'empty.txt').write_text('')
+    code, _, err = blocked(COMMAND, 'read', *pictures, '--lexicon', tmp_path / 'empty.txt')
+    assert code == 1 and 'lexicon is empty' in err and 'Traceback' not in err
 
 
 def test_whole_numbers_read_nearly_the_same(file, tmp_path):
