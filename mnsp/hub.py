@@ -9,8 +9,8 @@ __all__ = ['WeightsError', 'model_kind', 'save_model', 'read_config', 'shapes', 
 
 # %% ../nbs/69_hub.ipynb #02c75ad0
 import json
-import re
 from dataclasses import asdict
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 
@@ -116,15 +116,17 @@ def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it)
         raise WeightsError(f"{file} is damaged or no safetensors file: {e}") from None
 
 # %% ../nbs/69_hub.ipynb #dd340e1f
-_earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names in a recogniser, once ours
+_earlier = [('_attn.w_qs.', '_attn.query.'), ('_attn.w_ks.', '_attn.key.'), ('_attn.w_vs.', '_attn.value.'),
+            ('_attn.fc.', '_attn.out.'), ('decoder.decoder_', 'decoder.'), ('decoder.embed2.', 'decoder.embed_guide.'),
+            ('.multihead_attn.', '.guide_attn.'), ('_attn.in_proj_', '_attn.qkv.'), ('_attn.out_proj.', '_attn.proj.'),
+            ('.linear1.', '.mlp.fc1.'), ('.linear2.', '.mlp.fc2.')] # names that others gave and we once kept, ours
 
 def named_today(
     state: dict, # name -> anything, of weights written by any version of this package
 ) -> dict: # the same by the names that models have now
     "Weights whose names have changed since they were written"
-    part = re.compile(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.')
-    def name(found): return f'{found[1]}.{_earlier[found[2]]}.'
-    return {part.sub(name, k): v for k, v in state.items()}
+    def today(name): return reduce(lambda name, pair: name.replace(*pair), _earlier, name)
+    return {today(name): v for name, v in state.items()}
 
 # %% ../nbs/69_hub.ipynb #4bdee442
 def untrained_reader(cfg: RecognizerConfig) -> Recognizer:
