@@ -51,7 +51,6 @@ def _layer(layer, blocks):
         raise ValueError(f"layer {layer} of a model with {len(blocks)} blocks")
     return layer % len(blocks)
 
-# %% ../nbs/62_attention.ipynb #20ea8c3f
 def attention_maps(
     encoder: Encoder, # in the mode it is in; call `.eval()` before
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255, of the size of that scale
@@ -99,7 +98,6 @@ def picture_attention(
     places = maps[..., 1:]
     return places / places.sum(-1, keepdim=True).clamp(min=1e-12)
 
-# %% ../nbs/62_attention.ipynb #a0a9d4cc
 def text_share(
     maps: torch.Tensor, # [B, heads, 1+N, 1+N]
     text: torch.Tensor, # [B, N] from `text_tokens`
@@ -107,7 +105,6 @@ def text_share(
     "Share of the attention that falls on text"
     return torch.einsum('bhqn,bn->bhq', picture_attention(maps), text.to(maps))
 
-# %% ../nbs/62_attention.ipynb #d2b0a194
 def area_share(
     text: torch.Tensor, # [B, N] from `text_tokens`
 ) -> torch.Tensor: # [B], 0..1: what equal attention would give
@@ -125,7 +122,6 @@ def _places(grid, size):
     "Token centres in picture heights: [N, 2]"
     return token_centres(grid).float() * torch.tensor([1., size[1] / size[0]])
 
-# %% ../nbs/62_attention.ipynb #d0f6cc3c
 def reach(
     maps: torch.Tensor, # [B, heads, 1+N, 1+N]
     grid: tuple, # (rows, cols), N = rows·cols
@@ -148,7 +144,6 @@ def _measures(maps, text, grid, size):
                          -1).mean(1)
     return torch.stack([values[:, 0], values[:, 1:].mean(1)], 1)
 
-# %% ../nbs/62_attention.ipynb #e30a7c1c
 def _row(values, area, log_n):
     "Numbers of one kind of query in one layer"
     share, nats, distance, cls = values.tolist()
@@ -189,7 +184,6 @@ def _cells(row):
     return (f"{row['text_ratio']:6.2f} {row['entropy_relative']:8.3f} "
             f"{row['reach']:6.2f} {row['cls_share']:7.3f}")
 
-# %% ../nbs/62_attention.ipynb #0000001e
 def attention_table(
     reports: dict, # name of the model -> what `attention_report` gave
 ) -> str: # a line per layer and model

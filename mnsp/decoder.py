@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .attend import Attention, Block, Dropout, feed_forward
-from .encoder import EncoderConfig, position_table
+from .encoder import EncoderConfig, init_matrices, position_table
 from .masking import fill_grid
 
 # %% ../nbs/15_decoder.ipynb #00000007
@@ -66,6 +66,11 @@ class DecoderConfig:
             raise ValueError(f"coarse_as must be one of {', '.join(known)}, got {self.coarse_as!r}")
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
+    def layer(self) -> nn.Module:
+        "One layer of this kind"
+        if not self.guided: return Block(self.dim, self.heads, self.ffn_dim, self.dropout)
+        return GuidedLayer(self.dim, self.heads, self.ffn_dim, self.order, self.dropout)
+
 # %% ../nbs/15_decoder.ipynb #0000000e
 class Decoder(nn.Module):
     "Predict a scale's targets from visible tokens, coarse ones and a guide (LMIM §3.3; coarse: our reading)"
@@ -80,31 +85,14 @@ class Decoder(nn.Module):
         if cfg.guided: self.embed_guide = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
         if encoder.n_scales > 1: self.scale_embed = nn.Parameter(torch.zeros(encoder.n_scales, cfg.dim))
-        self.blocks = nn.ModuleList([self.make_layer() for _ in range(cfg.depth)])
+        self.blocks = nn.ModuleList([cfg.layer() for _ in range(cfg.depth)])
         self.norm = nn.LayerNorm(cfg.dim, eps=1e-6)
         self.pred = nn.Linear(cfg.dim, out_dim)
         for scale in range(encoder.n_scales):
             table = position_table(encoder.grid(scale), encoder.grid(), cfg.dim)
             self.register_buffer(f'positions{scale}', table, persistent=encoder.stored_positions)
-        self.init_weights()
-
-# %% ../nbs/15_decoder.ipynb #0927a09e
-@patch
-def make_layer(self:Decoder) -> nn.Module:
-    "One layer of the kind the configuration asks for"
-    c = self.cfg
-    if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
-    return Block(c.dim, c.heads, c.ffn_dim, c.dropout)
-
-# %% ../nbs/15_decoder.ipynb #b30a5d02
-@patch
-def init_weights(self:Decoder):
-    "MAE's: Xavier matrices, zero biases, a small normal mask token"
-    for module in self.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None: nn.init.zeros_(module.bias)
-    nn.init.normal_(self.mask_token, std=.02)
+        init_matrices(self)
+        nn.init.normal_(self.mask_token, std=.02)
 
 # %% ../nbs/15_decoder.ipynb #00000010
 @patch
@@ -114,7 +102,6 @@ def place(self:Decoder, tokens: torch.Tensor, scale: int, keep: torch.Tensor | N
     tokens = (tokens if keep is None else fill_grid(tokens, keep, len(where), self.mask_token)) + where
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
-# %% ../nbs/15_decoder.ipynb #5d3c9d35
 @patch
 def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts of the sequence after [cls]
     "Put the placed coarse tokens beside the grid's, or add them to those"

@@ -96,7 +96,6 @@ def layout_of(
 # %% ../nbs/70_published.ipynb #17000004
 wrappers = 'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module' # around a model, or a part of it
 
-# %% ../nbs/70_published.ipynb #fc5113a1
 def bare_names(
     state: dict, # name -> tensor
     path: str | Path, # for messages
@@ -120,7 +119,6 @@ def bare_names(
 _known = ("it should be one of the published layouts: MAERec pre-training, LMIM pre-training, LMIM recogniser, "
           "MAERec recogniser, MAE's encoder alone, timm's VisionTransformer")
 
-# %% ../nbs/70_published.ipynb #0000000f
 def read_checkpoint(
     path: str | Path, # file written by torch.save, or .safetensors
 ) -> tuple: # the tensors by name, the options the file was trained with
@@ -303,7 +301,6 @@ def check_fit(model, file, layout, spare) -> dict: # our name of a tensor -> the
     if wrong: raise WeightsError(f"{file.path} does not fit the layout of a {layout} checkpoint: {wrong}")
     return names
 
-# %% ../nbs/70_published.ipynb #d1b1ba15
 def _rows(file, theirs, ours, own):
     "The rows of a position table that belong to our tokens"
     table = file[theirs][0]

@@ -154,7 +154,6 @@ def from_pretrained(cls:Recognizer,
     from mnsp.reading import trained_reader                      # here, since that room needs this one
     return trained_reader(path, **kwargs)
 
-# %% ../nbs/50_recognizer.ipynb #46f42c7d
 @patch
 def _save_pretrained(self:Recognizer, save_directory):
     from mnsp.hub import save_model                                 # here, since that room needs this one
