@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WeightsError', 'model_kind', 'save_model', 'read_config', 'shapes', 'misfits', 'unusable', 'header', 'named_today',
-           'untrained_reader', 'bare_pretrainer', 'build', 'bounded', 'fitting', 'read_safetensors', 'load_weights',
+           'untrained_reader', 'bare_pretrainer', 'untrained', 'bounded', 'fitting', 'read_safetensors', 'load_weights',
            'load_model']
 
 # %% ../nbs/69_hub.ipynb #02c75ad0
@@ -141,7 +141,7 @@ def bare_pretrainer(d: dict) -> nn.Module:
     return Pretrainer(cfg, teacher=Encoder(cfg.teacher_encoder) if cfg.teacher == 'frozen' else None)
 
 # %% ../nbs/69_hub.ipynb #175e0002
-def build(config: dict, where: str) -> nn.Module:
+def untrained(config: dict, where: str) -> nn.Module:
     "An untrained model of the kind that a configuration describes"
     try:
         kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=bare_pretrainer,
@@ -171,12 +171,12 @@ def fitting(config: dict, file: Path) -> nn.Module:
     found = named_today(header(file))
     bounded(config['config'], len(found), str(file.parent))
     import_module(_needs[config['kind']])                           # before: what it computes needs numbers
-    with shapes_alone(): bare = build(config, str(file.parent))
+    with shapes_alone(): bare = untrained(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, _) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26:
         raise WeightsError(f"{file.parent}: img_size cannot be so large")
-    return build(config, str(file.parent))
+    return untrained(config, str(file.parent))
 
 # %% ../nbs/69_hub.ipynb #5ac9bd00
 def read_safetensors(path: str | Path) -> dict: # name -> tensor
