@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from .attend import Block
 from .masking import visible_tokens
-from .pyramid import grid_of, scale_sizes, token_centres
+from .pyramid import grid_of, pyramid, scale_sizes, token_centres
 
 # %% ../nbs/12_encoder.ipynb #3090bc60
 def sincos(
@@ -77,6 +77,9 @@ class EncoderConfig:
     def grid(self, scale: int = -1) -> tuple: # (rows, cols) of that scale's tokens
         return grid_of(self.sizes[scale], self.patch_size)
 
+    def pyramid(self, images: torch.Tensor) -> list: # of [B, 3, h, w], coarse first
+        return pyramid(images, self.n_scales, self.scale_ratio)
+
     @property
     def n_tokens(self) -> int: # patches of the finest scale, without [cls]
         return math.prod(self.grid())
@@ -129,20 +132,15 @@ class Encoder(nn.Module):
 
 # %% ../nbs/12_encoder.ipynb #0000000f
 @patch
-def check(self:Encoder, images: torch.Tensor, scale: int):
-    "ValueError where the pictures do not fit the scale"
-    size = self.cfg.sizes[scale]
-    if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != size:
-        raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got "
-                         f"{list(images.shape)}; resize them first")
-
-@patch
 def tokens(self:Encoder,
     images: torch.Tensor, # uint8 or float [B, 3, h, w], values 0..255
     scale: int = -1, # which scale of the pyramid the images are
 ) -> torch.Tensor: # [B, N, D]: patches with their positions, before any block
     "Normalise, cut into patches, project, add positions and scale"
-    self.check(images, scale)
+    size = self.cfg.sizes[scale]
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, *size):
+        raise ValueError(f"images must be [B, 3, {size[0]}, {size[1]}] at this scale, got "
+                         f"{list(images.shape)}; resize them first")
     scale %= self.cfg.n_scales
     x = self.patch_embed((images.float() - self.mean) / self.std) + getattr(self, f'positions{scale}')
     return x + self.scale_embed[scale] if self.cfg.n_scales > 1 else x

@@ -24,7 +24,6 @@ from .guidance import GuidanceView
 from .masking import block_keep, random_keep
 from .nsp import FillTask, Passes, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .process import figure_style
-from .pyramid import pyramid
 from .teacher import Average, Pixels, make_teacher
 
 # %% ../nbs/18_pretrain.ipynb #00000007
@@ -182,13 +181,13 @@ def forward(self:Pretrainer,
 ) -> dict: # loss, its parts, cls [B, D] of the last pass, and fills, see `fill_all`
     "One training step's forward pass; in evaluation mode every picture is asked every task"
     cfg = self.cfg
-    scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
+    scales = cfg.encoder.pyramid(images)
     views = Passes(self.encoder, scales, lambda scale: self.draw_keep(images, scale), cfg.mask_together)
     if keep is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give no keep")
     if keep is not None: views.kept[len(scales) - 1] = keep
     if self.guidance:
         guide = self.guidance(images, self.generator) if guide is None else guide
-        guide = Passes(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
+        guide = Passes(self.encoder, cfg.encoder.pyramid(guide), None)
     fills, parts = self.fill_all(views, guide), {}
     for f in fills:
         loss = f['task'].weight * masked_loss(f['pred'], f['target'], f['mask'])
@@ -282,7 +281,7 @@ def reconstruct(
     model.generator = torch.Generator(device).manual_seed(seed)
     try: fills = model.eval()(images.to(device))['fills']
     finally: model.generator = generator; model.train(training)
-    scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
+    scales = cfg.encoder.pyramid(images)
     return [_as_pictures(model.teacher, fill, scales[fill['task'].scale].cpu(), cfg.encoder) for fill in fills]
 
 def _as_pictures(teacher, fill, truth, cfg):
@@ -341,7 +340,7 @@ def show_method(
     generator = torch.Generator(device).manual_seed(seed)           # as in `reconstruct`, where the guide comes first
     guide = model.guidance(image[None].to(device), generator).cpu()[0] / 255
     fill = next(f for f in reconstruct(model, image[None], seed) if f['task'].coarse and f['task'].scale == cfg.n_scales - 1)
-    half = pyramid(image[None], cfg.n_scales, cfg.scale_ratio)[-2][0] / 255
+    half = cfg.pyramid(image[None])[-2][0] / 255
     fig = plt.figure(figsize=(7.6, 2.6))
     ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
     inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'the word, most of it hidden: MAE'),
@@ -368,10 +367,10 @@ def show_answers(
     fig, axs = plt.subplots(len(models), 3, figsize=(7.6, .85 * len(models)), squeeze=False, layout='constrained',
                             width_ratios=(1, 2, 2))
     for row, (title, model) in zip(axs, models.items()):
-        n, ratio = model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio
-        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == n - 1),
+        cfg = model.cfg.encoder
+        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == cfg.n_scales - 1),
                    key=lambda f: f['task'].coarse)
-        coarse = pyramid(image[None], n, ratio)[-2][0] / 255 if fill['task'].coarse else None
+        coarse = cfg.pyramid(image[None])[-2][0] / 255 if fill['task'].coarse else None
         visible = fill['visible'][0] if fill['task'].visible else None
         for ax, picture in zip(row, (coarse, visible, fill['filled'][0])):
             ax.axis('off')

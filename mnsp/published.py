@@ -289,14 +289,16 @@ def published_state(
     return found
 
 # %% ../nbs/70_published.ipynb #00000016
-def check_fit(model, file, layout, spare) -> dict: # our name of a tensor -> the file's
+def check_fit(model, file, layout) -> dict: # our name of a tensor -> the file's
     "WeightsError unless the file has every tensor of the model in its shape, and no other"
     own = model.state_dict()
     names = {ours: published_name(ours, layout) for ours in own}
     wanted = {names[k]: tuple(v.shape) for k, v in own.items()}
     for ours, theirs in names.items():
         if 'positions' in ours: wanted[theirs] = (1, *file[theirs].shape[1:2], own[ours].shape[-1])
-    wanted |= {theirs: wanted[original] for theirs, original in spare.items()}
+    if layout == 'lmim recognizer': # it says some of its encoder's twice
+        twice = {'pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias'} & file.state.keys()
+        wanted |= {name: wanted[f'encoder.{name}'] for name in twice}
     wrong = misfits(shapes(file.state), wanted)
     if wrong: raise WeightsError(f"{file.path} does not fit the layout of a {layout} checkpoint: {wrong}")
     return names
@@ -317,10 +319,9 @@ def fill_from_checkpoint(
     model: nn.Module, # of the shape the checkpoint asks for
     file: Checkpoint,
     layout: str,
-    spare: dict, # names in the file that have no place in the model -> name of what they repeat
 ):
     "Put the published tensors into the model; each must be there, fit, and be used"
-    own, names = model.state_dict(), check_fit(model, file, layout, spare)
+    own, names = model.state_dict(), check_fit(model, file, layout)
     state = {ours: file[theirs].view(own[ours].shape) if 'positions' not in ours
              else _rows(file, theirs, ours, own[ours])
              for ours, theirs in names.items()}
@@ -331,7 +332,7 @@ def fill_from_checkpoint(
     model.load_state_dict(state)
 
 # %% ../nbs/70_published.ipynb #00000018
-def _pretrainer(file, layout, encoder_heads, decoder_heads):
+def _pretrainer(file, layout, encoder_heads, decoder_heads, charset):
     "A MAE or LMIM checkpoint's model"
     from mnsp.decoder import DecoderConfig
     from mnsp.pretrain import PretrainConfig, Pretrainer
@@ -346,35 +347,24 @@ def _pretrainer(file, layout, encoder_heads, decoder_heads):
                          guide='medium' if guided else None,
                          mask_ratio=file.option('mask_ratio', .8 if guided else .75, float, 1))
     teacher = Encoder(file.encoder('model_maeenc_momentum.', encoder_heads)) if guided else None
-    return Pretrainer(cfg, teacher), {}
+    return Pretrainer(cfg, teacher)
 
 # %% ../nbs/70_published.ipynb #c3447aba
-def _lmim_reader(file, layout, encoder_heads, decoder_heads, charset):
-    "LMIM's recogniser"
-    dim, classes = file['linear_norm.0.weight'].shape[0], file['decoder.classifier.weight'].shape[0]
-    charset = charset or english
-    if charset.n_classes != classes:
-        raise WeightsError(f"{file.path} has {classes} classes, its charset has "
-                           f"{charset.n_classes}; pass charset= with the {classes - 3} "
-                           "characters it was trained with")
-    cfg = RecognizerConfig(file.encoder('encoder.', encoder_heads), dim, file.depth('decoder.layer_stack'),
-                           file.heads(decoder_heads, 'recognizer', dim),
-                           file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], charset=charset.chars,
-                           max_len=file.option('max_len', 25, int, 1000))
-    return untrained_reader(cfg), {k: f'encoder.{k}'
-                         for k in ('pos_embed', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
-                         if k in file.state}
-
-# %% ../nbs/70_published.ipynb #6d4abc38
-def _maerec_reader(file, layout, encoder_heads, decoder_heads, charset):
-    "MAERec's recogniser"
-    encoder = file.encoder('backbone.', encoder_heads, **imagenet)
-    chars = charset.chars if charset else maerec_chars
-    cfg = RecognizerConfig(encoder, encoder.dim, file.depth('decoder.layer_stack'),
-                           file.heads(decoder_heads, 'recognizer', encoder.dim),
-                           file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], charset=chars, max_len=48,
-                           project=False, shared_mark=True, hide_pad=True)
-    return untrained_reader(cfg), {}
+def _recognizer(file, layout, encoder_heads, decoder_heads, charset):
+    "LMIM's or MAERec's recogniser"
+    if layout == 'lmim recognizer':
+        encoder, dim = file.encoder('encoder.', encoder_heads), file['linear_norm.0.weight'].shape[0]
+        charset, classes = charset or english, file['decoder.classifier.weight'].shape[0]
+        if charset.n_classes != classes:
+            raise WeightsError(f"{file.path} has {classes} classes, its charset has {charset.n_classes}; pass charset= "
+                               f"with the {classes - 3} characters it was trained with")
+        kind = dict(charset=charset.chars, max_len=file.option('max_len', 25, int, 1000))
+    else:
+        encoder, dim = file.encoder('backbone.', encoder_heads, **imagenet), file['backbone.cls_token'].shape[2]
+        kind = dict(charset=getattr(charset, 'chars', maerec_chars), max_len=48, project=False, shared_mark=True, hide_pad=True)
+    return untrained_reader(RecognizerConfig(
+        encoder, dim, file.depth('decoder.layer_stack'), file.heads(decoder_heads, 'recognizer', dim),
+        file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], **kind))
 
 # %% ../nbs/70_published.ipynb #00000019
 def from_published(
@@ -389,21 +379,19 @@ def from_published(
     layout = layout_of(file.state)
     if layout is None: raise WeightsError(f"{path} holds {', '.join(sorted(file.state)[:3])}, …; {_known}")
     if layout == 'mae encoder': file.state = {k: v for k, v in file.state.items() if k.split('.')[0] != 'head'}
-    readers = {'lmim recognizer': _lmim_reader, 'maerec recognizer': _maerec_reader}
-    heads, chars = (encoder_heads, decoder_heads), ([charset] if layout in readers else [])
+    reader = layout.endswith('recognizer')
     def make():
-        if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads)), {}
-        return readers.get(layout, _pretrainer)(file, layout, *heads, *chars)
-    import_module('mnsp.reading' if layout in readers else 'mnsp.pretrain') # before: what they compute needs numbers
+        if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads))
+        return (_recognizer if reader else _pretrainer)(file, layout, encoder_heads, decoder_heads, charset)
+    import_module('mnsp.reading' if reader else 'mnsp.pretrain')     # before: what they compute needs numbers
     try:
-        with shapes_alone(): bare, spare = make()                    # without memory, as in `fitting`
-        check_fit(bare, file, layout, spare)
-        model, spare = make()
+        with shapes_alone(): check_fit(make(), file, layout)         # without memory, as in `fitting`
+        model = make()
     except WeightsError: raise
     except Exception as e: # whatever tensors of odd shapes make of a model
         why = (str(e).splitlines() or [''])[0][:200]
         raise WeightsError(f"{path} does not fit the layout of a {layout} checkpoint: {type(e).__name__} {why}") from None
-    fill_from_checkpoint(model, file, layout, spare)
+    fill_from_checkpoint(model, file, layout)
     return model.eval()
 
 # %% ../nbs/70_published.ipynb #01138726
