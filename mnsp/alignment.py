@@ -38,7 +38,6 @@ def _unit(cls):
     "Features at length sqrt(D), float32, so that a dimension of a random one has variance 1"
     return F.normalize(cls.float(), dim=-1) * cls.shape[-1] ** .5
 
-# %% ../nbs/16_alignment.ipynb #0000000b
 def cls_spread(
     cls: torch.Tensor, # [B, D]
 ) -> torch.Tensor: # scalar; about 1 healthy, 0 collapsed, nan for fewer than two samples
@@ -46,7 +45,6 @@ def cls_spread(
     if len(cls) < 2: return torch.full((), float('nan'), device=cls.device)
     return _unit(cls).std(0, correction=0).mean()
 
-# %% ../nbs/16_alignment.ipynb #15066f5d
 def effective_rank(
     cls: torch.Tensor, # [B, D]
     least: float = 1e-4, # singular values below this share of the whole batch's size are rounding, not signal

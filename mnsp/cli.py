@@ -232,6 +232,7 @@ def demo(
 def _say(text):
     "Print what a run says: above its bar, and notes on stderr"
     from tqdm import tqdm
+    text = _as_options(text)
     if text.startswith('note: '): typer.echo(f'mnsp: {text}', err=True)
     else: tqdm.write(text, file=sys.stdout)
 
@@ -911,10 +912,10 @@ def _as_options(message): # of an error
     commands = (demo, pretrain, lr_find, finetune, evaluate, read, web_page, export_encoder,
                 data_check, data_convert, data_cache, data_label, data_crop)
     names = {name for command in commands for name in signature(command).parameters}
-    pattern = rf"(?<![\w./-])(?:({'|'.join(names)})=(True\b)?|({'|'.join(n for n in names if '_' in n)})\b)"
+    pattern = rf"(?<![\w./-])(?:({'|'.join(names)})=(True\b|(?=[\s,.;)]|$))?|({'|'.join(n for n in names if '_' in n)})\b)"
     def option(found):
         name = '--' + (found[1] or found[3]).replace('_', '-')
-        return name if found[2] or found[3] else f'{name} '
+        return name if found[2] is not None or found[3] else f'{name} '
     return re.sub(pattern, option, message)
 
 # %% ../nbs/79_cli.ipynb #aa0f3cd5

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .attend import Block, Dropout, MultiheadAttention
-from .encoder import EncoderConfig, position_table
+from .attend import Attention, Block, Dropout, feed_forward
+from .encoder import EncoderConfig, init_matrices, position_table
 from .masking import fill_grid
 
 # %% ../nbs/15_decoder.ipynb #00000007
@@ -30,26 +30,23 @@ class GuidedLayer(nn.Module):
         super().__init__()
         if order not in ('sa-ca', 'ca-sa'): raise ValueError(f"order must be 'sa-ca' or 'ca-sa', got {order!r}")
         self.order = order
-        self.self_attn = MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.multihead_attn = MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.linear1, self.linear2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.self_attn, self.guide_attn = (Attention(dim, heads, dropout) for _ in range(2))
+        self.mlp, self.dropout = feed_forward(dim, ffn_dim, dropout), Dropout(dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim, eps=1e-6) for _ in range(3))
-        self.dropout = Dropout(dropout)
 
     def forward(self,
         x: torch.Tensor, # [B, M, dim] tokens being decoded
         guide: torch.Tensor, # [B, K, dim] tokens of the guidance view
     ) -> torch.Tensor: # [B, M, dim]
         "One layer"
-        if self.order == 'ca-sa': x = self.look(x, guide)
-        x = self.norm1(x + self.dropout(self.self_attn.look(x)))
-        if self.order == 'sa-ca': x = self.look(x, guide)
-        hidden = nn.functional.gelu(self.linear1(x))
-        return self.norm3(x + self.dropout(self.linear2(self.dropout(hidden))))
+        if self.order == 'ca-sa': x = self.guided(x, guide)
+        x = self.norm1(x + self.dropout(self.self_attn(x)))
+        if self.order == 'sa-ca': x = self.guided(x, guide)
+        return self.norm3(x + self.dropout(self.mlp(x)))
 
-    def look(self, x, guide):
+    def guided(self, x, guide):
         "Cross-attention to the guide"
-        return self.norm2(x + self.dropout(self.multihead_attn.look(x, guide)))
+        return self.norm2(x + self.dropout(self.guide_attn(x, self.guide_attn.keys_values(guide))))
 
 # %% ../nbs/15_decoder.ipynb #0000000d
 @dataclass(frozen=True)
@@ -69,6 +66,11 @@ class DecoderConfig:
             raise ValueError(f"coarse_as must be one of {', '.join(known)}, got {self.coarse_as!r}")
         if self.dim % self.heads: raise ValueError(f"dim {self.dim} does not divide into {self.heads} heads")
 
+    def layer(self) -> nn.Module:
+        "One layer of this kind"
+        if not self.guided: return Block(self.dim, self.heads, self.ffn_dim, self.dropout)
+        return GuidedLayer(self.dim, self.heads, self.ffn_dim, self.order, self.dropout)
+
 # %% ../nbs/15_decoder.ipynb #0000000e
 class Decoder(nn.Module):
     "Predict a scale's targets from visible tokens, coarse ones and a guide (LMIM §3.3; coarse: our reading)"
@@ -79,35 +81,18 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.cfg, self.grids = cfg, [encoder.grid(k) for k in range(encoder.n_scales)]
-        self.decoder_embed = nn.Linear(encoder.dim, cfg.dim)
-        if cfg.guided: self.decoder_embed2 = nn.Linear(encoder.dim, cfg.dim)
+        self.embed = nn.Linear(encoder.dim, cfg.dim)
+        if cfg.guided: self.embed_guide = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
         if encoder.n_scales > 1: self.scale_embed = nn.Parameter(torch.zeros(encoder.n_scales, cfg.dim))
-        self.decoder_blocks = nn.ModuleList([self.make_layer() for _ in range(cfg.depth)])
-        self.decoder_norm = nn.LayerNorm(cfg.dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(cfg.dim, out_dim)
+        self.blocks = nn.ModuleList([cfg.layer() for _ in range(cfg.depth)])
+        self.norm = nn.LayerNorm(cfg.dim, eps=1e-6)
+        self.pred = nn.Linear(cfg.dim, out_dim)
         for scale in range(encoder.n_scales):
             table = position_table(encoder.grid(scale), encoder.grid(), cfg.dim)
             self.register_buffer(f'positions{scale}', table, persistent=encoder.stored_positions)
-        self.init_weights()
-
-# %% ../nbs/15_decoder.ipynb #0927a09e
-@patch
-def make_layer(self:Decoder) -> nn.Module:
-    "One layer of the kind the configuration asks for"
-    c = self.cfg
-    if c.guided: return GuidedLayer(c.dim, c.heads, c.ffn_dim, c.order, c.dropout)
-    return Block(c.dim, c.heads, c.ffn_dim, c.dropout)
-
-# %% ../nbs/15_decoder.ipynb #b30a5d02
-@patch
-def init_weights(self:Decoder):
-    "MAE's: Xavier matrices, zero biases, a small normal mask token"
-    for module in self.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None: nn.init.zeros_(module.bias)
-    nn.init.normal_(self.mask_token, std=.02)
+        init_matrices(self)
+        nn.init.normal_(self.mask_token, std=.02)
 
 # %% ../nbs/15_decoder.ipynb #00000010
 @patch
@@ -117,7 +102,6 @@ def place(self:Decoder, tokens: torch.Tensor, scale: int, keep: torch.Tensor | N
     tokens = (tokens if keep is None else fill_grid(tokens, keep, len(where), self.mask_token)) + where
     return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
 
-# %% ../nbs/15_decoder.ipynb #5d3c9d35
 @patch
 def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts of the sequence after [cls]
     "Put the placed coarse tokens beside the grid's, or add them to those"
@@ -138,11 +122,11 @@ def forward(self:Decoder,
     "A prediction for every token of the grid, visible ones included"
     if self.cfg.guided != (guide is not None):
         raise ValueError("this decoder is guided: pass guide=" if self.cfg.guided else "this decoder takes no guide")
-    x = self.decoder_embed(visible)
+    x = self.embed(visible)
     grid = self.place(x[:, 1:], scale, keep)
     parts = [grid]
     if coarse is not None:
-        parts = self.add_coarse(grid, self.place(self.decoder_embed(coarse[:, 1:]), scale - 1, coarse_keep), scale)
-    x, memory = torch.cat([x[:, :1], *parts], 1), () if guide is None else (self.decoder_embed2(guide),)
-    for layer in self.decoder_blocks: x = layer(x, *memory)
-    return self.decoder_pred(self.decoder_norm(x[:, -grid.shape[1]:]))
+        parts = self.add_coarse(grid, self.place(self.embed(coarse[:, 1:]), scale - 1, coarse_keep), scale)
+    x, memory = torch.cat([x[:, :1], *parts], 1), () if guide is None else (self.embed_guide(guide),)
+    for layer in self.blocks: x = layer(x, *memory)
+    return self.pred(self.norm(x[:, -grid.shape[1]:]))

@@ -28,7 +28,6 @@ def step(self:Recognizer,
     for layer, picture, cache in zip(self.layers, pictures, caches): x = layer(x, picture, cache, seen)
     return self.classifier(self.norm(x)).float()[:, 0]
 
-# %% ../nbs/51_decoding.ipynb #91a3589a
 @patch
 def begin(self:Recognizer,
     pictures: list, # from `look`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['levels', 'Draws', 'frame_corners', 'homography', 'crop', 'turn', 'warp', 'filter_kernel', 'filter_each',
            'colour_matrix', 'recolour', 'solarize', 'likeness', 'keep_readable', 'Strength', 'draw_corners',
-           'draw_displacement', 'change_geometry', 'change_sharpness', 'change_colours', 'jitter', 'full_precision',
+           'draw_displacement', 'change_geometry', 'change_sharpness', 'jitter', 'change_colours', 'full_precision',
            'in_parts', 'as_uint8', 'GuidanceView', 'show_views']
 
 # %% ../nbs/13_guidance.ipynb #00000003
@@ -58,7 +58,6 @@ def frame_corners(
     i = torch.arange(4, device=device)
     return torch.stack([((i == 1) | (i == 2)) * 2. - 1, (i > 1) * 2. - 1], 1).expand(n, 4, 2)
 
-# %% ../nbs/13_guidance.ipynb #3b7cef1a
 def homography(
     corners: torch.Tensor, # float [B, 4, 2], in the order of `frame_corners`
 ) -> torch.Tensor: # float [B, 3, 3]
@@ -81,7 +80,6 @@ def crop(
     near, far = sides[:, None, :2], sides[:, None, 2:]
     return corners * (1 - near - far) + near - far
 
-# %% ../nbs/13_guidance.ipynb #febf42d8
 def turn(
     corners: torch.Tensor, # float [B, 4, 2]
     degrees: torch.Tensor, # float [B], rotation
@@ -124,7 +122,6 @@ def filter_kernel(
     k = k + 9 * alpha[:, None, None] * (k - F.avg_pool2d(k[:, None], 3, 1, 1)[:, 0])
     return k / k.sum((1, 2), keepdim=True)
 
-# %% ../nbs/13_guidance.ipynb #31c841f3
 def filter_each(
     x: torch.Tensor, # float [B, C, H, W]
     kernel: torch.Tensor, # float [B, k, k], k odd
@@ -142,7 +139,6 @@ _yiq = torch.tensor([_grey, (.596, -.274, -.322), (.211, -.523, .312)])
 
 _quarter = (torch.linalg.inv(_yiq) @ torch.tensor([[0., 0, 0], [0, 0, -1], [0, 1, 0]]) @ _yiq).tolist()
 
-# %% ../nbs/13_guidance.ipynb #a9643c94
 def colour_matrix(
     saturation: torch.Tensor, # float [B], 1: unchanged, 0: grey
     hue: torch.Tensor, # float [B], turns, 0: unchanged
@@ -165,7 +161,6 @@ def recolour(
     matrix = (contrast * brightness)[:, None, None] * matrix
     return torch.baddbmm(offset[:, None, None], matrix, x.flatten(2)).view_as(x)
 
-# %% ../nbs/13_guidance.ipynb #82d8c43e
 def _mean_grey(x):
     "Mean grey of every sample, without constants that would have to be sent to the device"
     return sum(weight * m for weight, m in zip(_grey, x.mean((2, 3)).unbind(1)))
@@ -211,7 +206,6 @@ class Strength:
     crop_rows: float | None = .1 # share of the height cut off at the top and at the bottom, at most
     crop_cols: float | None = .02 # share of the width, left and right
     rotate: float | None = 15. # degrees, at most
-    shear: float | None = None # degrees along the line, at most; not among LMIM's operations
     distort: tuple | None = (.03, .05) # spread of the lattice's shifts, share of height and of half the width
     perspective: tuple | None = (.02, .06) # spread of the corners' shifts inwards, share of height and width
     sharpen: float | None = .5 # blending factor, at most
@@ -227,8 +221,8 @@ class Strength:
 
     def operations(self) -> tuple: # of names
         "Operations to choose from"
-        names = ('crop_rows', 'crop_cols', 'rotate', 'shear', 'distort', 'perspective', 'sharpen',
-                 'blur', 'contrast', 'solarize', 'grayscale')
+        names = ('crop_rows', 'crop_cols', 'rotate', 'distort', 'perspective', 'sharpen', 'blur',
+                 'contrast', 'solarize', 'grayscale')
         return tuple(name for name in names if getattr(self, name) is not None)
 
 # %% ../nbs/13_guidance.ipynb #e3879f20
@@ -247,7 +241,7 @@ def draw_corners(
     on: dict, # operation -> bool [B]
     aspect: float, # width / height of the picture
 ) -> torch.Tensor: # float [B, 4, 2]
-    "What a view's corners see: perspective, crop, rotation and shear"
+    "What a view's corners see: perspective, crop and rotation"
     s, corners = strength, frame_corners(draws.n, draws.device)
     if s.perspective:
         spread = draws.uniform(*s.perspective) * on['perspective']
@@ -255,9 +249,7 @@ def draw_corners(
     def sides(name, most): return draws.uniform(0, most or 0., (2,)) * (on[name][:, None] if most else 0)
     cols, rows = sides('crop_cols', s.crop_cols), sides('crop_rows', s.crop_rows)
     corners = crop(corners, torch.stack([cols, rows], 2).flatten(1))
-    def angle(name, most): return draws.uniform(-most, most) * on[name]
-    if s.rotate: corners = turn(corners, angle('rotate', s.rotate), aspect)
-    if s.shear: corners = turn(corners, draws.uniform() * 0, aspect, (angle('shear', s.shear), 0.))
+    if s.rotate: corners = turn(corners, draws.uniform(-s.rotate, s.rotate) * on['rotate'], aspect)
     return corners
 
 # %% ../nbs/13_guidance.ipynb #00000026
@@ -297,6 +289,12 @@ def change_sharpness(
     alpha = torch.where(on['sharpen'], draws.uniform(0, s.sharpen), none) if s.sharpen else none
     return filter_each(x, filter_kernel(sigma, alpha)).clamp_(0, 255)
 
+# %% ../nbs/13_guidance.ipynb #0000002a
+def jitter(x, draws, amounts, on, colour=1.):
+    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
+    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
+    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
+
 # %% ../nbs/13_guidance.ipynb #a36b6d07
 def change_colours(
     x: torch.Tensor, # float [B, 3, H, W], 0..255
@@ -315,18 +313,11 @@ def change_colours(
     x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
     return keep_readable(before, x, *s.readable) if s.readable else x
 
-# %% ../nbs/13_guidance.ipynb #0000002a
-def jitter(x, draws, amounts, on, colour=1.):
-    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
-    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
-    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
-
 # %% ../nbs/13_guidance.ipynb #0000002c
 def full_precision(device: torch.device):
     "Context without mixed precision on that device"
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
-# %% ../nbs/13_guidance.ipynb #7a853478
 @torch.no_grad()
 def in_parts(
     change, # (uint8 [B, 3, H, W], `Draws`) -> uint8 [B, 3, H, W]
@@ -339,7 +330,6 @@ def in_parts(
     with full_precision(x.device):
         return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
 
-# %% ../nbs/13_guidance.ipynb #2595a841
 def _check(x):
     "uint8 [B, 3, H, W], or a ValueError"
     if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:

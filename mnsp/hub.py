@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['WeightsError', 'model_kind', 'save_model', 'read_config', 'shapes', 'misfits', 'unusable', 'header', 'named_today',
-           'untrained_reader', 'bare_pretrainer', 'build', 'bounded', 'fitting', 'read_safetensors', 'load_weights',
+           'untrained_reader', 'bare_pretrainer', 'untrained', 'bounded', 'fitting', 'read_safetensors', 'load_weights',
            'load_model']
 
 # %% ../nbs/69_hub.ipynb #02c75ad0
 import json
-import re
 import tempfile
 from dataclasses import asdict
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 
@@ -126,15 +126,17 @@ def header(file: Path) -> dict: # name -> (shape, type as safetensors calls it, 
     return {name: about(**part) for name, part in parts.items()}
 
 # %% ../nbs/69_hub.ipynb #dd340e1f
-_earlier = dict(w_qs='query', w_ks='key', w_vs='value', fc='out') # LMIM's names in a recogniser, once ours
+_earlier = [('_attn.w_qs.', '_attn.query.'), ('_attn.w_ks.', '_attn.key.'), ('_attn.w_vs.', '_attn.value.'),
+            ('_attn.fc.', '_attn.out.'), ('decoder.decoder_', 'decoder.'), ('decoder.embed2.', 'decoder.embed_guide.'),
+            ('.multihead_attn.', '.guide_attn.'), ('_attn.in_proj_', '_attn.qkv.'), ('_attn.out_proj.', '_attn.proj.'),
+            ('.linear1.', '.mlp.fc1.'), ('.linear2.', '.mlp.fc2.')] # names that others gave and we once kept, ours
 
 def named_today(
     state: dict, # name -> anything, of weights written by any version of this package
 ) -> dict: # the same by the names that models have now
     "Weights whose names have changed since they were written"
-    part = re.compile(rf'^(layers\.\d+\.(?:self|enc)_attn)\.({"|".join(_earlier)})\.')
-    def name(found): return f'{found[1]}.{_earlier[found[2]]}.'
-    return {part.sub(name, k): v for k, v in state.items()}
+    def today(name): return reduce(lambda name, pair: name.replace(*pair), _earlier, name)
+    return {today(name): v for name, v in state.items()}
 
 # %% ../nbs/69_hub.ipynb #4bdee442
 def untrained_reader(cfg: RecognizerConfig) -> Recognizer:
@@ -149,7 +151,7 @@ def bare_pretrainer(d: dict) -> nn.Module:
     return Pretrainer(cfg, teacher=Encoder(cfg.teacher_encoder) if cfg.teacher == 'frozen' else None)
 
 # %% ../nbs/69_hub.ipynb #175e0002
-def build(config: dict, where: str) -> nn.Module:
+def untrained(config: dict, where: str) -> nn.Module:
     "An untrained model of the kind that a configuration describes"
     try:
         kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=bare_pretrainer,
@@ -179,12 +181,12 @@ def fitting(config: dict, file: Path) -> nn.Module:
     found = named_today(header(file))
     bounded(config['config'], len(found), str(file.parent))
     import_module(_needs[config['kind']])                           # before: what it computes needs numbers
-    with shapes_alone(): bare = build(config, str(file.parent))
+    with shapes_alone(): bare = untrained(config, str(file.parent))
     wrong = misfits({name: shape for name, (shape, *_) in found.items()}, shapes(bare.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26:
         raise WeightsError(f"{file.parent}: img_size cannot be so large")
-    return build(config, str(file.parent))
+    return untrained(config, str(file.parent))
 
 # %% ../nbs/69_hub.ipynb #5ac9bd00
 def read_safetensors(path: str | Path) -> dict: # name -> tensor

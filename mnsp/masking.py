@@ -19,12 +19,6 @@ def hidden_count(
     if not 0 <= ratio <= 1: raise ValueError(f"ratio must lie in 0..1, got {ratio}")
     return round(grid[0] * grid[1] * ratio)
 
-# %% ../nbs/11_masking.ipynb #0000000a
-def _rand(*shape, generator=None, device=None):
-    "Uniform numbers, drawn where the generator lives, then brought to `device`"
-    if device is None: device = generator.device if generator else 'cpu'
-    return torch.rand(*shape, generator=generator, device=generator.device if generator else device).to(device)
-
 # %% ../nbs/11_masking.ipynb #3a7e814e
 def keep_lowest(
     scores: torch.Tensor, # float [B, N]
@@ -35,7 +29,6 @@ def keep_lowest(
     rest = scores.scatter(1, hidden, torch.inf)                     # of equal scores, those that were taken are gone
     return rest.topk(scores.shape[1] - count, dim=1, largest=False).indices.sort(dim=1).values
 
-# %% ../nbs/11_masking.ipynb #976f9ae6
 def hidden_mask(
     keep: torch.Tensor, # int64 [B, n]: places of the visible tokens
     n_tokens: int, # tokens of a sample, hidden ones included
@@ -43,7 +36,12 @@ def hidden_mask(
     "The same as booleans, for losses and pictures"
     return torch.ones(len(keep), n_tokens, dtype=torch.bool, device=keep.device).scatter(1, keep, False)
 
-# %% ../nbs/11_masking.ipynb #0000000c
+# %% ../nbs/11_masking.ipynb #0000000a
+def _rand(*shape, generator=None, device=None):
+    "Uniform numbers, drawn where the generator lives, then brought to `device`"
+    if device is None: device = generator.device if generator else 'cpu'
+    return torch.rand(*shape, generator=generator, device=generator.device if generator else device).to(device)
+
 def random_keep(
     batch: int, # samples
     grid: tuple, # (rows, cols)
@@ -112,7 +110,6 @@ def visible_tokens(
                          "row they are (~mask).nonzero()[:, 1].view(len(mask), -1)")
     return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2]))
 
-# %% ../nbs/11_masking.ipynb #1006aca9
 def fill_grid(
     visible: torch.Tensor, # [B, n, D]
     keep: torch.Tensor, # int64 [B, n]: their places

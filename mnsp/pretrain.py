@@ -22,15 +22,13 @@ from .decoder import Decoder, DecoderConfig
 from .encoder import Encoder, EncoderConfig
 from .guidance import GuidanceView
 from .masking import block_keep, random_keep
-from .nsp import FillTask, Views, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
+from .nsp import FillTask, Passes, fill_in, masked_loss, mim_task, mnsp_tasks, stretches
 from .process import figure_style
-from .pyramid import pyramid
 from .teacher import Average, Pixels, make_teacher
 
 # %% ../nbs/18_pretrain.ipynb #00000007
 masks = dict(random=random_keep, block=block_keep)
 
-# %% ../nbs/18_pretrain.ipynb #fa6e6678
 @dataclass(frozen=True)
 class PretrainConfig:
     "A pre-training method; the defaults are LMIM's at ViT-S/4, but for the teacher"
@@ -89,7 +87,6 @@ sizes = dict(nano=dict(patch_size=(8, 8), dim=64, depth=4, heads=2), # of encode
              small=dict(dim=384, depth=12, heads=6),
              base=dict(dim=768, depth=12, heads=12))
 
-# %% ../nbs/18_pretrain.ipynb #cde243b8
 def _config(size, n_scales, guided, tasks, **kwargs):
     "An encoder of that size with a decoder to match"
     if size not in sizes: raise ValueError(f"size must be one of {', '.join(sizes)}, got {size!r}")
@@ -111,7 +108,6 @@ def lmim(
     "LMIM: one scale, guided, 80 % hidden; pass a MAE encoder as teacher to have the paper's"
     return _config(size, 1, True, mim_task())
 
-# %% ../nbs/18_pretrain.ipynb #ecbdcce0
 def mnsp(
     size: str = 'small', # 'nano', 'micro', 'tiny', 'small' or 'base'
 ) -> PretrainConfig:
@@ -140,6 +136,42 @@ class Pretrainer(nn.Module):
         columns = cfg.align_on == 'columns'
         self.columns = ColumnAlignment(cfg.encoder.dim, cfg.encoder.grid(0)[1]) if columns else None
 
+# %% ../nbs/18_pretrain.ipynb #ba9da5bc
+@patch
+def draw_keep(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # int64 [B, n]
+    "Visible places, drawn afresh for every picture"
+    cfg = self.cfg
+    ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
+    return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
+
+# %% ../nbs/18_pretrain.ipynb #21a6b3f4
+@patch
+def fill_all(self:Pretrainer,
+    views: Passes, # of the pictures
+    guide: Passes | None = None, # of the guidance view
+) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
+    "Ask every task of its share of the pictures"
+    cfg, n = self.cfg, len(views.scales[-1])
+    targets = self.teacher(views.scales, {task.scale: cfg.encoder.grid(task.scale) for task in cfg.tasks})
+    asked = stretches(cfg.tasks, n) if self.training else [slice(None)] * len(cfg.tasks)
+    fills = []
+    for task, rows in zip(cfg.tasks, asked):
+        other = guide if cfg.across_views and task.coarse else None
+        told = guide.tokens(-1, whole=True) if guide and not other else None
+        pred, hidden = fill_in(self.decoder, task, views, told, rows, other)
+        fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
+    return fills
+
+# %% ../nbs/18_pretrain.ipynb #c46dd3e7
+@patch
+def align(self:Pretrainer, views: Passes, guide: Passes) -> torch.Tensor: # scalar
+    "How far all passes are from the guide"
+    cfg = self.cfg
+    if self.columns is None:
+        return alignment_loss(views.cls(), guide.tokens(-1, whole=True)[:, 0], cfg.align_stop_gradient, cfg.align_variance)
+    passes = [(tokens, cfg.encoder.grid(scale), keep) for scale, tokens, keep in views.passes()]
+    return self.columns(passes, guide.tokens(-1, whole=True), cfg.encoder.grid())
+
 # %% ../nbs/18_pretrain.ipynb #482e33e0
 @patch
 def forward(self:Pretrainer,
@@ -149,13 +181,13 @@ def forward(self:Pretrainer,
 ) -> dict: # loss, its parts, cls [B, D] of the last pass, and fills, see `fill_all`
     "One training step's forward pass; in evaluation mode every picture is asked every task"
     cfg = self.cfg
-    scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
-    views = Views(self.encoder, scales, lambda scale: self.draw_keep(images, scale), cfg.mask_together)
+    scales = cfg.encoder.pyramid(images)
+    views = Passes(self.encoder, scales, lambda scale: self.draw_keep(images, scale), cfg.mask_together)
     if keep is not None and cfg.mask_together: raise ValueError("mask_together draws its own masks: give no keep")
     if keep is not None: views.kept[len(scales) - 1] = keep
     if self.guidance:
         guide = self.guidance(images, self.generator) if guide is None else guide
-        guide = Views(self.encoder, pyramid(guide, cfg.encoder.n_scales, cfg.encoder.scale_ratio), None)
+        guide = Passes(self.encoder, cfg.encoder.pyramid(guide), None)
     fills, parts = self.fill_all(views, guide), {}
     for f in fills:
         loss = f['task'].weight * masked_loss(f['pred'], f['target'], f['mask'])
@@ -169,41 +201,21 @@ def update_teacher(self:Pretrainer):
     "After a step: a moving average follows its student; other teachers stay as they are"
     if isinstance(self.teacher, Average): self.teacher.follow(self.encoder)
 
-# %% ../nbs/18_pretrain.ipynb #ba9da5bc
-@patch
-def draw_keep(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor: # int64 [B, n]
-    "Visible places, drawn afresh for every picture"
-    cfg = self.cfg
-    ratio = cfg.mask_ratio[scale] if isinstance(cfg.mask_ratio, tuple) else cfg.mask_ratio
-    return masks[cfg.mask](len(images), cfg.encoder.grid(scale), ratio, self.generator, images.device)
+# %% ../nbs/18_pretrain.ipynb #cea30a91
+def _settable(config): # -> field: types of its values
+    "What a text can change"
+    kinds = {f.name: get_args(f.type) or (f.type,) for f in fields(config)}
+    return {name: kind for name, kind in kinds.items() if {*kind} <= {bool, int, float, str, tuple, type(None)}
+            and name != 'tasks'}
 
-# %% ../nbs/18_pretrain.ipynb #c46dd3e7
-@patch
-def align(self:Pretrainer, views: Views, guide: Views) -> torch.Tensor: # scalar
-    "How far all passes are from the guide"
-    cfg = self.cfg
-    if self.columns is None:
-        return alignment_loss(views.cls(), guide.tokens(-1, whole=True)[:, 0], cfg.align_stop_gradient, cfg.align_variance)
-    passes = [(tokens, cfg.encoder.grid(scale), keep) for scale, tokens, keep in views.passes()]
-    return self.columns(passes, guide.tokens(-1, whole=True), cfg.encoder.grid())
-
-# %% ../nbs/18_pretrain.ipynb #21a6b3f4
-@patch
-def fill_all(self:Pretrainer,
-    views: Views, # of the pictures
-    guide: Views | None = None, # of the guidance view
-) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
-    "Ask every task of its share of the pictures"
-    cfg, n = self.cfg, len(views.scales[-1])
-    targets = self.teacher(views.scales, {task.scale: cfg.encoder.grid(task.scale) for task in cfg.tasks})
-    asked = stretches(cfg.tasks, n) if self.training else [slice(None)] * len(cfg.tasks)
-    fills = []
-    for task, rows in zip(cfg.tasks, asked):
-        other = guide if cfg.across_views and task.coarse else None
-        told = guide.tokens(-1, whole=True) if guide and not other else None
-        pred, hidden = fill_in(self.decoder, task, views, told, rows, other)
-        fills.append(dict(task=task, pred=pred, target=targets[task.scale][rows], mask=hidden))
-    return fills
+def _as_value(value, kinds, text):
+    "A Python literal, or else the text itself, of one of these types"
+    try: value = literal_eval(value)
+    except (ValueError, SyntaxError): pass
+    if float in kinds and type(value) is int: return value
+    if type(value) in kinds: return value
+    raise ValueError(f"setting {text!r}: the value must be of type {' or '.join(k.__name__ for k in kinds)}, "
+                     f"not {type(value).__name__}")
 
 # %% ../nbs/18_pretrain.ipynb #00000011
 def with_settings(
@@ -222,23 +234,6 @@ def with_settings(
         changes[part or 'cfg'][name] = _as_value(value, known[name], text)
     own = changes.pop('cfg')
     return replace(cfg, **own, **{part: replace(getattr(cfg, part), **new) for part, new in changes.items()})
-
-# %% ../nbs/18_pretrain.ipynb #cea30a91
-def _settable(config): # -> field: types of its values
-    "What a text can change"
-    kinds = {f.name: get_args(f.type) or (f.type,) for f in fields(config)}
-    return {name: kind for name, kind in kinds.items() if {*kind} <= {bool, int, float, str, tuple, type(None)}
-            and name != 'tasks'}
-
-# %% ../nbs/18_pretrain.ipynb #64af2dea
-def _as_value(value, kinds, text):
-    "A Python literal, or else the text itself, of one of these types"
-    try: value = literal_eval(value)
-    except (ValueError, SyntaxError): pass
-    if float in kinds and type(value) is int: return value
-    if type(value) in kinds: return value
-    raise ValueError(f"setting {text!r}: the value must be of type {' or '.join(k.__name__ for k in kinds)}, "
-                     f"not {type(value).__name__}")
 
 # %% ../nbs/18_pretrain.ipynb #91a5ad48
 _gone = dict(coarse_target='pooled', guide_at='all', split_decoder=False) # name -> value that was off
@@ -286,10 +281,9 @@ def reconstruct(
     model.generator = torch.Generator(device).manual_seed(seed)
     try: fills = model.eval()(images.to(device))['fills']
     finally: model.generator = generator; model.train(training)
-    scales = pyramid(images, cfg.encoder.n_scales, cfg.encoder.scale_ratio)
+    scales = cfg.encoder.pyramid(images)
     return [_as_pictures(model.teacher, fill, scales[fill['task'].scale].cpu(), cfg.encoder) for fill in fills]
 
-# %% ../nbs/18_pretrain.ipynb #cf44a1b3
 def _as_pictures(teacher, fill, truth, cfg):
     "One task's pictures"
     (rows, cols), (h, w) = cfg.grid(fill['task'].scale), cfg.patch_size
@@ -346,7 +340,7 @@ def show_method(
     generator = torch.Generator(device).manual_seed(seed)           # as in `reconstruct`, where the guide comes first
     guide = model.guidance(image[None].to(device), generator).cpu()[0] / 255
     fill = next(f for f in reconstruct(model, image[None], seed) if f['task'].coarse and f['task'].scale == cfg.n_scales - 1)
-    half = pyramid(image[None], cfg.n_scales, cfg.scale_ratio)[-2][0] / 255
+    half = cfg.pyramid(image[None])[-2][0] / 255
     fig = plt.figure(figsize=(7.6, 2.6))
     ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
     inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'the word, most of it hidden: MAE'),
@@ -373,10 +367,10 @@ def show_answers(
     fig, axs = plt.subplots(len(models), 3, figsize=(7.6, .85 * len(models)), squeeze=False, layout='constrained',
                             width_ratios=(1, 2, 2))
     for row, (title, model) in zip(axs, models.items()):
-        n, ratio = model.cfg.encoder.n_scales, model.cfg.encoder.scale_ratio
-        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == n - 1),
+        cfg = model.cfg.encoder
+        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == cfg.n_scales - 1),
                    key=lambda f: f['task'].coarse)
-        coarse = pyramid(image[None], n, ratio)[-2][0] / 255 if fill['task'].coarse else None
+        coarse = cfg.pyramid(image[None])[-2][0] / 255 if fill['task'].coarse else None
         visible = fill['visible'][0] if fill['task'].visible else None
         for ax, picture in zip(row, (coarse, visible, fill['filled'][0])):
             ax.axis('off')

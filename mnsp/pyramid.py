@@ -6,29 +6,23 @@
 __all__ = ['scale_factors', 'scale_sizes', 'grid_of', 'token_centres', 'pyramid', 'show_pyramid']
 
 # %% ../nbs/10_pyramid.ipynb #00000003
-import math
-
 import torch
 import torch.nn.functional as F
 
 # %% ../nbs/10_pyramid.ipynb #a3d74c0e
-def scale_factors(size: tuple, n_scales: int = 3, ratio=2) -> list: # of ints, coarse first; the last is 1
+def scale_factors(size: tuple, n_scales: int = 3, ratio: int = 2) -> list: # of ints, coarse first; the last is 1
     "How many pixels of the finest scale, in each direction, make one pixel of each scale"
-    steps = [ratio] * (n_scales - 1) if isinstance(ratio, int) else list(ratio)
-    if n_scales < 1 or min(steps, default=2) < 2 or len(steps) != n_scales - 1:
-        raise ValueError(f"need n_scales >= 1 and a ratio >= 2 for each of the {n_scales - 1} steps, got "
-                         f"{n_scales} and {ratio}")
-    factors = [math.prod(steps[k:]) for k in range(n_scales)]
+    if n_scales < 1 or ratio < 2: raise ValueError(f"need n_scales >= 1 and a ratio >= 2, got {n_scales} and {ratio}")
+    factors = [ratio ** k for k in reversed(range(n_scales))]
     if any(side % factors[0] for side in size) or min(size) < 1:
         raise ValueError(f"size {tuple(size)} must divide by {factors[0]} for {n_scales} "
                          f"scales of ratio {ratio}")
     return factors
 
-# %% ../nbs/10_pyramid.ipynb #00000007
 def scale_sizes(
     size: tuple, # (height, width) of the finest scale in pixels
     n_scales: int = 3, # how many scales, the finest included
-    ratio=2, # how much smaller the next coarser scale is: one number, or one per step, coarse first
+    ratio: int = 2, # how much smaller the next coarser scale is
 ) -> list: # of (height, width), coarse first
     "Sizes of the pyramid's scales; ValueError unless every division comes out even"
     return [(size[0] // f, size[1] // f) for f in scale_factors(size, n_scales, ratio)]
@@ -55,7 +49,7 @@ def token_centres(
 def pyramid(
     x: torch.Tensor, # uint8 or float [B, 3, H, W], 0..255
     n_scales: int = 3, # scales, the finest included
-    ratio=2, # between neighbouring scales: one number, or one per step, coarse first
+    ratio: int = 2, # between neighbouring scales
 ) -> list: # of float32 [B, 3, h, w], 0..255, coarse first; the last is `x` itself
     "The picture at every scale by area mean (our reading of MNSP); ValueError when sizes do not divide"
     factors = scale_factors(tuple(x.shape[-2:]), n_scales, ratio)
@@ -67,7 +61,7 @@ def show_pyramid(
     x: torch.Tensor, # uint8 or float [B, 3, H, W], 0..255
     patch_size: tuple = (4, 4), # the same in pixels at every scale
     n_scales: int = 3,
-    ratio=2, # one number, or one per step
+    ratio: int = 2,
     n: int = 4, # at most so many pictures
 ): # matplotlib's Figure
     "One row per picture, one column per scale, with the token grid drawn in"

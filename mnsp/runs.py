@@ -132,8 +132,8 @@ def _few(loader, o):
     "A note when the passes over a small data set are over before anything is learnt"
     n = o.epochs * len(loader) // o.accumulate
     if o.steps is o.minutes is None and n < 1000:
-        _tell(o, f'note: {n} steps, as --epochs {o.epochs} gives on these data, are few; learning takes '
-                 'thousands: --steps or --minutes asks for them')
+        _tell(o, f'note: {n} steps, as epochs={o.epochs} gives on these data, are few; learning takes '
+                 'thousands: steps= or minutes= asks for them')
 
 # %% ../nbs/76_runs.ipynb #7f614512
 @contextmanager
@@ -141,18 +141,18 @@ def _owned(out):
     "The folder, made and found writable, for this run alone"
     out = Path(out)
     if rank(): yield out; return
-    with locked(prepare_out(out), 'wait for it, or give another --out'): yield out
+    with locked(prepare_out(out), 'wait for it, or give another out='): yield out
 
 def _no_weights(out, resume):
     "ValueError rather than writing over weights to which neither a checkpoint nor a run just begun leads"
     folder = out / 'checkpoints'
     if not (out / 'model.safetensors').exists() or checkpoints(folder): return
     if not begun(folder).exists():
-        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another --out, or move "
+        raise ValueError(f"{out} holds weights, and no checkpoint of their run: give another out=, or move "
                          "them away")
     if not resume:
-        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: --resume "
-                         "begins it again, or give another --out")
+        raise ValueError(f"{out} holds weights of a run that was ended before its first checkpoint: resume=True "
+                         "begins it again, or give another out=")
 
 # %% ../nbs/76_runs.ipynb #c0bfaa4d
 def _write_down(out, o, asked, data):
@@ -211,10 +211,10 @@ def _train(train, model, out, save, o, asked, data, name, cbs=(), **how): # `tra
     try:
         if first: save()
     except OSError as e:
-        raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and --resume writes "
+        raise OSError(f"{e}; {out} lacks its weights, its checkpoint has them: make room, and resume=True writes "
                       "them") from None
     for part in (model, model.encoder): part.origin = out           # what a card tells of the run is there
-    if stopped: _tell(o, f'{stopped}; what there is was kept in {out}, and --resume goes on')
+    if stopped: _tell(o, f'{stopped}; what there is was kept in {out}, and resume=True goes on')
     return Run(model.eval(), out, record, history.rows, stopped=stopped)
 
 # %% ../nbs/76_runs.ipynb #e6ee53d7
@@ -348,7 +348,7 @@ def _validation(valid, every, out, o, first, charset):
     for name, source in sources.items():                            # an error now, not at the first reading
         found = survey(known_labels(name, source), charset)
         if found.holding:
-            _tell(o, f'note: --valid {name}: {found.holding} of {found.n} labels cannot be read right, since '
+            _tell(o, f'note: valid={name}: {found.holding} of {found.n} labels cannot be read right, since '
                      f'they hold characters outside the set: {found.foreign()}')
     return Validation(reading_scores(sources, workers=o.workers), every, out / 'validation.csv', first=first,
                       keep=lambda reader: hub.save_model(reader, out), tell=lambda row: o.say(_read_out(row)))
@@ -381,7 +381,7 @@ def _finetune(model, loader, out, validation, o, asked, data, **how):
 def _growing(share, reader, stream):
     "The share of the run over which words grow longer"
     if stream and share:
-        raise ValueError("short_first needs the length of every word, which --stream does not know")
+        raise ValueError("short_first needs the length of every word, which stream=True does not know")
     return (0. if reader or stream else .6) if share is None else share
 
 def _aids(ctc, average, reader):

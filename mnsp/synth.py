@@ -6,7 +6,7 @@
 __all__ = ['not_text', 'marks', 'luma', 'Rendered', 'World', 'check_world', 'demo_world', 'clear_world', 'varied_world',
            'street_world', 'font_files', 'font_chars', 'draws', 'find_fonts', 'held_out', 'cases', 'vocabulary',
            'Words', 'draw_text', 'font_at', 'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend',
-           'bend_and_view', 'straighten', 'crop_box', 'warp', 'random_angle', 'random_layout', 'with_neighbours',
+           'bend_and_view', 'straighten', 'crop_box', 'lay_out', 'random_angle', 'random_layout', 'with_neighbours',
            'colour', 'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg',
            'degrade', 'SynthWords', 'usable_fonts', 'render', 'draw_line']
 
@@ -317,7 +317,7 @@ def crop_box(width, layout):
     return x0-left*(x1-x0), y0-top*(y1-y0), x1+right*(x1-x0), y1+bottom*(y1-y0)
 
 # %% ../nbs/02_synth.ipynb #7f0cdb7d
-def warp(
+def lay_out(
     line,   # grey PIL picture of a straight line of text
     layout, # the geometry
     size,   # (height, width) wanted
@@ -566,10 +566,10 @@ def render(self:SynthWords,
     text = draw_text(self.words, rng)
     line = self.draw_line(text, rng)
     layout = random_layout(line.width/line.height, rng, world.geometry, world.margin, world.turned)
-    alpha = seen = warp(line, layout, world.size)
+    alpha = seen = lay_out(line, layout, world.size)
     if world.neighbours and rng.random() < world.neighbours:
         page = with_neighbours(line, lambda rng: self.draw_line(self.words.one(rng), rng), rng)
-        seen = warp(page, layout, world.size, line.size)
+        seen = lay_out(page, layout, world.size, line.size)
     image = degrade(blend(seen, world, rng), world.noise, rng)
     return Rendered(image, text, np.asarray(alpha) > 127)
 

@@ -25,7 +25,6 @@ def patchify(
     if H % h or W % w: raise ValueError(f"a {H}×{W} picture does not divide into {h}×{w} patches")
     return images.view(B, C, H // h, h, W // w, w).permute(0, 2, 4, 3, 5, 1).reshape(B, -1, h * w * C)
 
-# %% ../nbs/14_teacher.ipynb #e3294114
 def unpatchify(
     patches: torch.Tensor, # [B, N, height·width·3]
     grid: tuple, # (rows, cols) of the patches

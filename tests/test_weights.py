@@ -77,3 +77,13 @@ def test_the_card_says_what_evaluation_says():
     said = CliRunner().invoke(app, ['evaluate', '--weights', str(folder), '--data', str(data/'SVT_test'), '--as-read', '--json'])
     found = json.loads(said.stdout)['sets']['SVT_test']
     assert abs(found['waics']-float(row.split('|')[3]))*found['n']/100 < 3.5
+
+def test_decoders_of_an_earlier_version_are_read():
+    "Their parts had LMIM's names; they still come in the order that an optimizer's state has them in"
+    earlier = Path(__file__).parent.parent/'nbs'/'fillers'/'lmim'
+    with safe_open(earlier/'model.safetensors', 'pt') as f: assert 'decoder.decoder_embed2.weight' in f.keys()
+    names = [name for name, _ in load_model(earlier).decoder.named_parameters()]
+    assert names[:7] == ['mask_token', 'embed.weight', 'embed.bias', 'embed_guide.weight', 'embed_guide.bias',
+                         'blocks.0.self_attn.qkv.weight', 'blocks.0.self_attn.qkv.bias']
+    assert names[9:17] == [f'blocks.0.{part}.{kind}' for part in ('guide_attn.qkv', 'guide_attn.proj', 'mlp.fc1', 'mlp.fc2')
+                           for kind in ('weight', 'bias')]
