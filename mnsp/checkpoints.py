@@ -207,10 +207,10 @@ def of_this_process(self:Checkpoints) -> dict:
 def save(self:Checkpoints, done: bool = False):
     "Write a checkpoint and remove old ones; a warning when that fails"
     if not done and self.safe_step.in_a_row.item(): return      # in trouble: the last good one stays the last
-    own = on_cpu(self.of_this_process())
+    part = on_cpu(self.of_this_process())
     gathered = [None] * processes() if rank() == 0 else None
-    if processes() > 1: dist.gather_object(own, gathered)
-    else: gathered = [own]
+    if processes() > 1: dist.gather_object(part, gathered)
+    else: gathered = [part]
     if rank() > 0: return
     state = dict(settings=self.settings, step=self.budget.step(), train_iter=self.train_iter, done=done,
                  model=get_model(self.model).state_dict(), optimizer=self.opt.state_dict(), processes=gathered)
@@ -246,11 +246,12 @@ def restore(self:Checkpoints, state: dict):
     "Take up the run that wrote `state`"
     from mnsp.hub import named_today                                # here: few runs are taken up again
     check_settings(state['settings'], self.settings, len(state['processes']), self.folder)
-    own = state['processes'][rank()]
+    part = state['processes'][rank()]
     get_model(self.model).load_state_dict(named_today(state['model']))
     self.opt.load_state_dict(state['optimizer'])
-    self.loader.load_state_dict([p['loader'] for p in state['processes']] if processes() > 1 else own['loader'])
+    positions = [each['loader'] for each in state['processes']]
+    self.loader.load_state_dict(positions if processes() > 1 else part['loader'])
     self.learn.train_iter, self.written = state['train_iter'], self.folder / f"step-{state['step']}.safetensors"
     for cb in self.learn.cbs:
-        if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(own['callbacks'][cb.name])
-    set_random_state(own['random'], self.generators())
+        if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(part['callbacks'][cb.name])
+    set_random_state(part['random'], self.generators())

@@ -23,7 +23,7 @@ from PIL import Image
 
 from .images import BrokenImage, decode, open_image, to_array
 from .labels import DataError
-from .lines import Character, merge, seen, turned_point, ways_to_read
+from .lines import Character, crop_view, merge, turned_point, ways_to_read
 
 # %% ../nbs/71_pictures.ipynb #32d5e4d7
 def packaged_weights() -> Path: # folder
@@ -203,7 +203,7 @@ def _read_all(jobs, size, read_views, batch_size): # -> list of `ViewReading`
     parts = []
     for at in range(0, len(jobs), batch_size):
         some = jobs[at:at + batch_size]
-        parts += read_views(np.stack([to_array(seen(im, v), size) for im, v in some]), [v for _, v in some])
+        parts += read_views(np.stack([to_array(crop_view(im, v), size) for im, v in some]), [v for _, v in some])
     return parts
 
 def read_pictures(

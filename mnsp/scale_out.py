@@ -45,6 +45,6 @@ class Parallel(Callback):
         device = next(self.model.parameters()).device
         devices = [device] if device.type == 'cuda' else None
         options = signature(DistributedDataParallel).parameters
-        sync = 'forward_sync_buffers' if 'forward_sync_buffers' in options else 'broadcast_buffers' # in older PyTorch
+        sync = 'forward_sync_buffers' if 'forward_sync_buffers' in options else 'broadcast_buffers' # older
         self.learn.model = DistributedDataParallel(self.model, devices, **{sync: False})
     def after_fit(self): self.learn.model = get_model(self.model)

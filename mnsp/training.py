@@ -481,24 +481,24 @@ class Progress(Watching):
 
 # %% ../nbs/41_training.ipynb #00000024
 class Interrupt(Callback):
-    "Ctrl-C or SIGTERM ends the run after the step it is in; asked a second time, at once"
+    "Ctrl-C or SIGTERM ends the run after the step it is in; requested a second time, at once"
     order, run_valid = 85, False
-    def __init__(self): self.asked, self.ending, self.before, self.pid = False, False, {}, os.getpid()
+    def __init__(self): self.requested, self.ending, self.before, self.pid = False, False, {}, os.getpid()
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {s: signal.signal(s, self.request) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
     def __exit__(self, *_):
         for s, handler in self.before.items(): signal.signal(s, handler)
-    def ask(self, *_):
+    def request(self, *_):
         if os.getpid() != self.pid: return                          # a reading process; its parent ends it
-        if self.asked: raise KeyboardInterrupt
-        self.asked = True
+        if self.requested: raise KeyboardInterrupt
+        self.requested = True
     def before_batch(self):
-        if processes() == 1: self.ending = self.asked
+        if processes() == 1: self.ending = self.requested
         elif self.train_iter % 10 == 0:
-            asked = torch.tensor(float(self.asked), device=next(self.model.parameters()).device)
-            self.ending = over_all(asked, 'MAX').item() > 0
+            requested = torch.tensor(float(self.requested), device=next(self.model.parameters()).device)
+            self.ending = over_all(requested, 'MAX').item() > 0
     def after_batch(self):
         if self.ending and self.budget.between():
             raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
@@ -528,9 +528,9 @@ def _checked(loader, minutes, steps, epochs, warmup, hold, clip, accumulate):
 # %% ../nbs/41_training.ipynb #22a44377
 def _run(learn):
     "Train until the budget ends; an error says what was kept, and the process is left as it was"
-    own = {type(cb): cb for cb in learn.cbs} # by class, since a callback of somebody else's may have the same name
+    callbacks = {type(cb): cb for cb in learn.cbs}                  # by class: others may have the same name
     try:
-        with own[Interrupt], hold_memory: learn.fit(1_000_000)     # epochs; `Budget` ends it
+        with callbacks[Interrupt], hold_memory: learn.fit(1_000_000) # epochs; `Budget` ends it
     except Exception as e:
         saved = learn.checkpoints.rescue() if hasattr(learn, 'checkpoints') else None    # of `Checkpoints`
         if e.args and isinstance(e.args[0], str):                   # without fastai's preface
@@ -538,8 +538,8 @@ def _run(learn):
             e.args = e.args[0].split('`:\n\t')[-1] + kept, *e.args[1:]
         raise
     finally:
-        own[Autocast].after_loss(); own[Threads].close()            # also when the run dies
-        if Progress in own: own[Progress].close()
+        callbacks[Autocast].after_loss(); callbacks[Threads].close()  # also when the run dies
+        if Progress in callbacks: callbacks[Progress].close()
 
 # %% ../nbs/41_training.ipynb #00000026
 def fit(
