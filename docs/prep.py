@@ -175,11 +175,19 @@ def shown_cell(cell, here, told):
     return {**cell, "metadata": dict(tags=tags) | picture_options(cell, told), "source": note + code}
 
 
+def prepares(part):
+    "Does a statement only import, or say how figures look?"
+    if isinstance(part, (ast.With, ast.Try)): return all(map(prepares, part.body))
+    look = ("plt.style.use(", "set_matplotlib_formats(")
+    return isinstance(part, (ast.Import, ast.ImportFrom)) or ast.unparse(part).startswith(look)
+
+
 def folded(cells):
     "The cells with neighbouring ones of nothing but imports made one that is folded."
     def imports(cell):
-        if cell["cell_type"] != "code" or not re.match(r"(import|from) ", cell["source"]): return False
-        return all(isinstance(part, (ast.Import, ast.ImportFrom)) for part in ast.parse(cell["source"]).body)
+        begins = r"(import|from) |plt\.style\.use\(|set_matplotlib_formats\("  # others may be no Python, as `!command`
+        if cell["cell_type"] != "code" or not re.match(begins, cell["source"]): return False
+        return all(map(prepares, ast.parse(cell["source"]).body))
     kept = []
     for cell in cells:
         if imports(cell) and kept and imports(kept[-1]):

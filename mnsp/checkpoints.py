@@ -41,10 +41,9 @@ def flatten(
     elif isinstance(state, (list, tuple)): names, values = range(len(state)), state
     else: return {}, state
     parts = [flatten(v, f'{path}.{k}') for k, v in zip(names, values)]
-    tensors, rest = {k: t for found, _ in parts for k, t in found.items()}, [r for _, r in parts]
+    tensors, rest = {k: t for taken, _ in parts for k, t in taken.items()}, [r for _, r in parts]
     return tensors, {'pairs': [list(p) for p in zip(names, rest)]} if isinstance(state, dict) else rest
 
-# %% ../nbs/42_checkpoints.ipynb #ad7abdca
 def unflatten(
     tensors, # path -> tensor
     rest, # from `flatten`
@@ -66,7 +65,6 @@ def save_state(
     about['digest'] = digest(tensors, about['state'])
     write_atomically(path, lambda p: save_file(tensors, p, metadata=about))
 
-# %% ../nbs/42_checkpoints.ipynb #0c5d22d4
 def load_state(path: str | Path):
     "The state that a file holds; OSError when it is damaged"
     try:
@@ -90,17 +88,17 @@ def checkpoints(
     folder: str | Path,
 ) -> list: # paths, oldest first
     "The checkpoints in a folder"
-    found = [p for p in Path(folder).glob('step-*.safetensors') if re.fullmatch(r'step-\d+', p.stem)]
-    return sorted(found, key=lambda p: int(p.stem[5:]))
+    paths = [p for p in Path(folder).glob('step-*.safetensors') if re.fullmatch(r'step-\d+', p.stem)]
+    return sorted(paths, key=lambda p: int(p.stem[5:]))
 
 # %% ../nbs/42_checkpoints.ipynb #92fe88ab
 def newest(folder: str | Path): # the state; None when there is no checkpoint
     "The newest checkpoint that can be read"
-    for path in reversed(found := checkpoints(folder)):
+    for path in reversed(paths := checkpoints(folder)):
         try: return load_state(path)
         except OSError as e: warnings.warn(f"{e}; trying the one before", stacklevel=2)
-    if found:
-        raise OSError(f"{folder}: none of its {len(found)} checkpoints can be read; start anew "
+    if paths:
+        raise OSError(f"{folder}: none of its {len(paths)} checkpoints can be read; start anew "
                       "in another folder (--out)")
 
 # %% ../nbs/42_checkpoints.ipynb #de929d10
@@ -120,7 +118,6 @@ def random_state(
     if torch.cuda.is_available(): state['cuda'] = torch.cuda.get_rng_state()
     return state
 
-# %% ../nbs/42_checkpoints.ipynb #8f575b2c
 def set_random_state(
     state: dict, # from `random_state`
     generators: dict = (), # name -> `torch.Generator`
@@ -182,10 +179,10 @@ class Checkpoints(Callback):
 @patch
 def begin(self:Checkpoints):
     "ValueError rather than writing over another run"
-    if found := checkpoints(self.folder):
-        last = heading(found[-1])
-        got, choice = ('ended at', '') if last.get('done') else ('got to', 'go on with resume (--resume), or ')
-        raise ValueError(f"{self.folder} holds a run that {got} step {last.get('step', 'unknown')}: "
+    if paths := checkpoints(self.folder):
+        last = heading(paths[-1])
+        end, choice = ('ended at', '') if last.get('done') else ('got to', 'go on with resume (--resume), or ')
+        raise ValueError(f"{self.folder} holds a run that {end} step {last.get('step', 'unknown')}: "
                          f"{choice}give another folder (--out) to start anew")
     if self.history.path: self.history.path.unlink(missing_ok=True)
     with suppress(OSError):                                     # a checkpoint would say so too
@@ -200,7 +197,7 @@ def generators(self:Checkpoints) -> dict: # name -> generator
     return {k: g for k, p in parts.items() if isinstance(g := p.__dict__.get('generator'), torch.Generator)}
 
 @patch
-def own(self:Checkpoints) -> dict:
+def of_this_process(self:Checkpoints) -> dict:
     "What differs between processes"
     parts = {cb.name: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
     return dict(loader=self.loader.state_dict(), callbacks=parts, random=random_state(self.generators()))
@@ -210,10 +207,10 @@ def own(self:Checkpoints) -> dict:
 def save(self:Checkpoints, done: bool = False):
     "Write a checkpoint and remove old ones; a warning when that fails"
     if not done and self.safe_step.in_a_row.item(): return      # in trouble: the last good one stays the last
-    own = on_cpu(self.own())
+    part = on_cpu(self.of_this_process())
     gathered = [None] * processes() if rank() == 0 else None
-    if processes() > 1: dist.gather_object(own, gathered)
-    else: gathered = [own]
+    if processes() > 1: dist.gather_object(part, gathered)
+    else: gathered = [part]
     if rank() > 0: return
     state = dict(settings=self.settings, step=self.budget.step(), train_iter=self.train_iter, done=done,
                  model=get_model(self.model).state_dict(), optimizer=self.opt.state_dict(), processes=gathered)
@@ -228,7 +225,6 @@ def save(self:Checkpoints, done: bool = False):
                       stacklevel=2)
     self.remove_old()
 
-# %% ../nbs/42_checkpoints.ipynb #2ca714a5
 @patch
 def remove_old(self:Checkpoints):
     "All but the last, and the mark of a run without any; a warning when that fails"
@@ -245,17 +241,17 @@ def rescue(self:Checkpoints) -> int | None: # the step; None: there is nothing n
     self.save()
     return self.budget.step() if self.written and self.written.stem == f'step-{self.budget.step()}' else None
 
-# %% ../nbs/42_checkpoints.ipynb #34b584a9
 @patch
 def restore(self:Checkpoints, state: dict):
     "Take up the run that wrote `state`"
     from mnsp.hub import named_today                                # here: few runs are taken up again
     check_settings(state['settings'], self.settings, len(state['processes']), self.folder)
-    own = state['processes'][rank()]
+    part = state['processes'][rank()]
     get_model(self.model).load_state_dict(named_today(state['model']))
     self.opt.load_state_dict(state['optimizer'])
-    self.loader.load_state_dict([p['loader'] for p in state['processes']] if processes() > 1 else own['loader'])
+    positions = [each['loader'] for each in state['processes']]
+    self.loader.load_state_dict(positions if processes() > 1 else part['loader'])
     self.learn.train_iter, self.written = state['train_iter'], self.folder / f"step-{state['step']}.safetensors"
     for cb in self.learn.cbs:
-        if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(own['callbacks'][cb.name])
-    set_random_state(own['random'], self.generators())
+        if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(part['callbacks'][cb.name])
+    set_random_state(part['random'], self.generators())

@@ -44,7 +44,6 @@ CONVENTION = (
     'waics: only 0-9 a-z A-Z count, lower-cased, on both sides, so an unknown character counts for nothing; '
     'case_insensitive (no case): both lower-cased, symbols count; ' + _SHARED)
 
-# %% ../nbs/53_evaluate.ipynb #2f834c9d
 CHINESE_CONVENTION = (
     'sentence: FudanVI rules on both sides: full-width U+FF01-FF5E to half-width, lower case, no white space, '
     'traditional to simplified, then equal; ' + _SHARED)
@@ -56,7 +55,6 @@ def waics_text(
     "The part of a text that WAICS looks at"
     return re.sub('[^0-9a-zA-Z]', '', s).lower()
 
-# %% ../nbs/53_evaluate.ipynb #219723f7
 def is_waics(
     pred: str, # what was read
     true: str, # what is written
@@ -100,7 +98,6 @@ class Rules:
 
 english_rules = Rules('waics', waics_text, CONVENTION)
 
-# %% ../nbs/53_evaluate.ipynb #0daca326
 def chinese_rules(
     simplify: Callable | None = None, # text -> text, traditional to simplified; None: the package zhconv
 ) -> Rules:
@@ -117,7 +114,6 @@ class Score(TypedDict):
     exact: float # right as they are
     ned: float # mean normalised edit similarity
 
-# %% ../nbs/53_evaluate.ipynb #e5bfb345
 def score(
     preds: list, # readings; None: no reading, counted wrong
     trues: list, # labels, in the same order
@@ -190,13 +186,6 @@ def from_dict(cls:Evaluation, d: dict): # what `to_dict` gave
     readings = [ScoredReading(**r) for r in d.get('readings', [])]
     return cls(d['sets'], readings, d['broken'], d['convention'], d.get('metric', 'waics'))
 
-# %% ../nbs/53_evaluate.ipynb #0000001a
-def _columns(evaluation):
-    "The numbers to print, the one that is reported first; WAICS says nothing about Chinese"
-    keys = [k for k in next(iter(evaluation.sets.values())) if k != 'n']
-    if evaluation.metric != 'waics': keys = [evaluation.metric, 'exact', 'ned']
-    return keys, [{'case_insensitive': 'no case'}.get(k, k) for k in keys]
-
 # %% ../nbs/53_evaluate.ipynb #4d60782f
 @patch
 def notes(self:Evaluation) -> list: # of lines
@@ -210,7 +199,13 @@ def notes(self:Evaluation) -> list: # of lines
         lines.append(f"{blank} labels without a letter a-z or digit: there waics says nothing, look at exact")
     return lines
 
-# %% ../nbs/53_evaluate.ipynb #5ccc620a
+# %% ../nbs/53_evaluate.ipynb #0000001a
+def _columns(evaluation):
+    "The numbers to print, the one that is reported first; WAICS says nothing about Chinese"
+    keys = [k for k in next(iter(evaluation.sets.values())) if k != 'n']
+    if evaluation.metric != 'waics': keys = [evaluation.metric, 'exact', 'ned']
+    return keys, [{'case_insensitive': 'no case'}.get(k, k) for k in keys]
+
 @patch
 def table(self:Evaluation) -> str: # one line per set, then the means
     "The scores as text"

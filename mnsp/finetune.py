@@ -71,6 +71,14 @@ class ShortFirst(Sampler):
         self.generator = torch.Generator().manual_seed(seed + rank)
         self.begin(0)
 
+    def begin(self, epoch, position=None):
+        "Start a pass, at its beginning or where `state_after` says"
+        self.epoch, self.drawn, self.waiting, self.left = epoch, [], [], len(self)
+        if position:
+            self.waiting, self.left = position['waiting'], position['left']
+            self.longest = position['longest']
+            self.generator.set_state(position['random'])
+
     def __len__(self): return len(self.order)
     def __iter__(self):
         for k in range(self.left):
@@ -80,16 +88,6 @@ class ShortFirst(Sampler):
         "One index"
         allowed = int(torch.searchsorted(self.lengths, self.longest, right=True))
         return self.order[int(torch.randint(allowed, (), generator=self.generator))]
-
-# %% ../nbs/55_finetune.ipynb #00000020
-@patch
-def begin(self:ShortFirst, epoch, position=None):
-    "Start a pass, at its beginning or where `state_after` says"
-    self.epoch, self.drawn, self.waiting, self.left = epoch, [], [], len(self)
-    if position:
-        self.waiting, self.left = position['waiting'], position['left']
-        self.longest = position['longest']
-        self.generator.set_state(position['random'])
 
 # %% ../nbs/55_finetune.ipynb #71d20d96
 @patch
@@ -241,8 +239,8 @@ def reading_scores(
     "A measure for `Validation`; each word counts the same"
     def measure(reader):
         score = evaluate_distributed if processes() > 1 else evaluate
-        found = score(reader.read_batch, sources, size=reader.cfg.encoder.img_size, bar=False, **options)
-        scores = {k: round(found.weighted_mean(k), 2) for k in ('exact', 'waics', 'ned')}
+        result = score(reader.read_batch, sources, size=reader.cfg.encoder.img_size, bar=False, **options)
+        scores = {k: round(result.weighted_mean(k), 2) for k in ('exact', 'waics', 'ned')}
         return dict(mean=round((scores['exact'] + scores['waics']) / 2, 2), **scores)
     return measure
 

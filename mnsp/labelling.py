@@ -33,7 +33,6 @@ def read_items(
     each = read_source(partial(reader.read_each, batch_size=batch_size), source, items)
     for reading, i in zip(each, items): yield dict(name=source.name(i), **_noted(reading))
 
-# %% ../nbs/75_labelling.ipynb #69122655
 def _noted(reading):
     "What is kept of a reading"
     if not isinstance(reading, Reading): return dict(error=getattr(reading, 'reason', 'unreadable'))
@@ -64,6 +63,18 @@ def kind_of(
     if not row['text']: return 'empty'
     return 'turned' if row['rotation'] else next(s for s in sure if row['confidence'] >= s)
 
+# %% ../nbs/75_labelling.ipynb #1abe2015
+def _finish(part, source_path, source, least, columns):
+    "Choose, describe, and move the folder to its place"
+    with open(part.folder / 'readings.jsonl', encoding='utf-8') as f: rows = [json.loads(line) for line in f]
+    kinds = [kind_of(row) for row in rows]
+    kept = [i for i, kind in enumerate(kinds) if not isinstance(kind, str) and rows[i]['confidence'] >= least]
+    texts = json.dumps([row.get('text') for row in rows], ensure_ascii=False)
+    (part.folder / 'texts.json').write_text(texts, encoding='utf-8')
+    describe(part, 'labels', source_path, kept, fingerprint(source), columns, texts='texts.json', least=least)
+    part.finish()
+    return Labelled(part.dst / 'labels.json', len(kept), dict(Counter(kinds)))
+
 # %% ../nbs/75_labelling.ipynb #1abe2014
 def label(
     source_path: str | Path, # a data set, as `open_source` takes it
@@ -88,15 +99,3 @@ def label(
                 part.progress(done=i, size=part.append('readings.jsonl', lines))
                 lines = []
         return _finish(part, source_path, source, least, columns)
-
-# %% ../nbs/75_labelling.ipynb #1abe2015
-def _finish(part, source_path, source, least, columns):
-    "Choose, describe, and move the folder to its place"
-    with open(part.folder / 'readings.jsonl', encoding='utf-8') as f: rows = [json.loads(line) for line in f]
-    kinds = [kind_of(row) for row in rows]
-    kept = [i for i, kind in enumerate(kinds) if not isinstance(kind, str) and rows[i]['confidence'] >= least]
-    texts = json.dumps([row.get('text') for row in rows], ensure_ascii=False)
-    (part.folder / 'texts.json').write_text(texts, encoding='utf-8')
-    describe(part, 'labels', source_path, kept, fingerprint(source), columns, texts='texts.json', least=least)
-    part.finish()
-    return Labelled(part.dst / 'labels.json', len(kept), dict(Counter(kinds)))

@@ -77,8 +77,8 @@ def show_rates(
     fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
     for k, (name, curve) in enumerate(curves.items()):
         rate = curve.suggestion()
-        said = f'{name}: {rate:.1e}' if rate else f'{name}: none'
-        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=said)
+        label = f'{name}: {rate:.1e}' if rate else f'{name}: none'
+        ax.plot(curve.rates, curve.losses, color=f'C{k}', label=label)
         if rate: ax.plot(rate, curve.losses[curve.rates.index(rate)], 'o', color=f'C{k}')
     low, high = min(min(c.losses) for c in curves.values()), max(c.losses[0] for c in curves.values())
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss, smoothed')

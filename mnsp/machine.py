@@ -32,7 +32,6 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == 'cpu' and (torch.cpu._is_avx512_bf16_supported()
                                      or torch.cpu._is_amx_tile_supported())
 
-# %% ../nbs/40_machine.ipynb #bfe61f6d
 def autocast(
     device: torch.device | str,
 ) -> torch.autocast: # a context, of the thread that enters it
@@ -46,7 +45,6 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available(): return torch.device('cpu')
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
 
-# %% ../nbs/40_machine.ipynb #0b7b3c80
 def as_device(
     name: str | torch.device | None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None or 'auto': `default_device`
     option: str = 'device', # how messages call it
@@ -68,7 +66,6 @@ _openmp = ThreadpoolController().select(user_api='openmp')
 
 _mkl = getattr(ctypes.CDLL(torch._C.__file__), 'MKL_Set_Num_Threads_Local', lambda n: 0)
 
-# %% ../nbs/40_machine.ipynb #7789f8c1
 @contextmanager
 def at_most_threads(n: int):
     "What this thread computes on the CPU meanwhile uses at most so many threads; others keep theirs"
@@ -95,7 +92,6 @@ def rank() -> int:
     "Which of them this is; 0 writes"
     return dist.get_rank() if dist.is_initialized() else 0
 
-# %% ../nbs/40_machine.ipynb #2fead0c9
 def over_all(x: torch.Tensor, op: str = 'SUM') -> torch.Tensor:
     "The sum (or 'MAX', …) of a tensor over all processes"
     if processes() > 1: dist.all_reduce(x := x.clone(), getattr(dist.ReduceOp, op))

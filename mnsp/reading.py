@@ -22,8 +22,9 @@ from torch import nn
 
 from . import hub
 from .decoding import decoding
+from .lines import turned, turned_point
 from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
-                           turned, turned_point, view_readings)
+                           view_readings)
 from .recognizer import Recognizer
 
 # %% ../nbs/72_reading.ipynb #00000016
@@ -31,10 +32,10 @@ def samples() -> list: # of paths
     "Three pictures that come with the package, to try a reader on: rendered words, kept out of training"
     return sorted((Path(str(files('mnsp'))) / 'samples').glob('*.png'))
 
+# %% ../nbs/72_reading.ipynb #40a1e09a
 _not_found = ("{0} is no folder or file here{1}; give the folder that a fine-tuning wrote, a "
               "published recogniser's file, packaged, or owner/name of a model on the Hugging Face Hub")
 
-# %% ../nbs/72_reading.ipynb #40a1e09a
 def trained_reader(
     path: str | Path | None = None, # folder, published file, owner/name on the Hub; None, 'packaged': ours
     **kwargs, # for the Hub: revision, token, cache_dir, force_download, local_files_only
@@ -69,7 +70,6 @@ def _attend(self:Recognizer, pictures, ids): # -> logits and attention of the ro
     more = min(-length % 8, self.cfg.max_len - length)
     return [x[:, :length] for x in self.attend(pictures, F.pad(ids, (0, more), value=self.charset.pad))]
 
-# %% ../nbs/72_reading.ipynb #f659f073
 @patch
 @torch.inference_mode()
 def _write(self:Recognizer,
@@ -85,8 +85,8 @@ def _write(self:Recognizer,
         else: ids = self.spell(pictures)[0]
         logits, looks = self._attend(pictures, ids)
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
-    found = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
-    return tuple(x[:len(images)] for x in found)
+    answers = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
+    return tuple(x[:len(images)] for x in answers)
 
 # %% ../nbs/72_reading.ipynb #194f533c
 @patch
@@ -132,7 +132,7 @@ def read_each(self:Recognizer,
     lexicon=None, # words: the most probable of them is the reading, and the picture is read as a whole
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
     long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
-    tta: bool = True, # test-time augmentation: unsure words again in two more cuts, the surest reading counts
+    tta: bool = True, # test-time augmentation: unsure words again in two more crops, the surest reading counts
     attention: bool = False, # keep where the decoder looked (`Reading.looks`)
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
@@ -153,7 +153,6 @@ def read(self:Recognizer,
     "Read a picture, or many; a DataError names the first that cannot be opened"
     return read_one_or_many(lambda pictures: self.read_each(pictures, **kwargs), pictures)
 
-# %% ../nbs/72_reading.ipynb #41e42bc6
 @patch
 def __call__(self:Recognizer, *args, **kwargs):
     "`reader(pictures)` reads them; `reader(images, ids)` is the network's forward pass"
@@ -163,7 +162,6 @@ def __call__(self:Recognizer, *args, **kwargs):
 # %% ../nbs/72_reading.ipynb #00000024
 _colours = '#e69f00 #56b4e9 #009e73 #d55e00 #0072b2 #cc79a7'.split() # told apart with any kind of colour vision
 
-# %% ../nbs/72_reading.ipynb #6c0c340e
 def coloured_looks(
     im: Image.Image, # RGB, turned as it was read
     reading: Reading, # with `looks`; without, the picture stays as it is
@@ -191,7 +189,6 @@ def _shrunk(im, reading, scale):
     return (im.resize(small(0, 0, *im.size)[2:]),
             replace(reading, looks=tuple((small(*box), look) for box, look in reading.looks)))
 
-# %% ../nbs/72_reading.ipynb #c41aef2b
 def _show(ax, im, reading):
     "One picture and what was read in it"
     as_read = turned(im, reading.rotation)

@@ -26,7 +26,6 @@ class Section:
     table: tuple = () # rows of cells, the first is the header
     lines: str = '' # text in columns, shown as it is
 
-# %% ../nbs/64_report.ipynb #7f64c6a1
 def png_data(
     figure: plt.Figure,
     dpi: int = 110,

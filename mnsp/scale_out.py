@@ -44,7 +44,7 @@ class Parallel(Callback):
         if rank(): torch.manual_seed(torch.initial_seed() + rank()) # dropout differs from process to process
         device = next(self.model.parameters()).device
         devices = [device] if device.type == 'cuda' else None
-        known = signature(DistributedDataParallel).parameters
-        apart = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers' # in older PyTorch
-        self.learn.model = DistributedDataParallel(self.model, devices, **{apart: False})
+        options = signature(DistributedDataParallel).parameters
+        sync = 'forward_sync_buffers' if 'forward_sync_buffers' in options else 'broadcast_buffers' # older
+        self.learn.model = DistributedDataParallel(self.model, devices, **{sync: False})
     def after_fit(self): self.learn.model = get_model(self.model)
