@@ -131,11 +131,12 @@ class ColumnHead(nn.Module):
         cfg: EncoderConfig,
         charset: Charset,
         hidden: int = 0, # width of a convolution over three columns; 0: the head is linear
+        normalize: bool = False, # bring features of any encoder to one scale: for probes, while the encoder rests
     ):
         super().__init__()
         self.charset, self.grid = charset, cfg.grid()
         width = self.grid[0] * cfg.dim
-        self.batch_norm = nn.BatchNorm1d(width, affine=False) # features of one scale, whatever the encoder
+        self.batch_norm = nn.BatchNorm1d(width, affine=False) if normalize else nn.Identity()
         first = [nn.Conv1d(width, hidden, 3, padding=1), nn.ReLU()] if hidden else []
         self.head = nn.Sequential(*first, nn.Conv1d(hidden or width, len(charset) + 1, 1))
 

@@ -138,7 +138,7 @@ class ColumnReader(ColumnHead):
         charset: Charset,
         hidden: int = 0, # width of a convolution over three columns; 0: the head is linear
     ):
-        super().__init__(encoder.cfg, charset, hidden)
+        super().__init__(encoder.cfg, charset, hidden, normalize=True)
         self.encoder = encoder
 
     def forward(self, images: torch.Tensor) -> torch.Tensor: # uint8 [B, 3, H, W] -> logits [B, cols, 1 + chars]
