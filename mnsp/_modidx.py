@@ -547,6 +547,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.finetune.Validation.reader': ('finetune.html#validation.reader', 'mnsp/finetune.py'),
                                'mnsp.finetune.Validation.state_dict': ('finetune.html#validation.state_dict', 'mnsp/finetune.py'),
                                'mnsp.finetune.Validation.validate': ('finetune.html#validation.validate', 'mnsp/finetune.py'),
+                               'mnsp.finetune._checked': ('finetune.html#_checked', 'mnsp/finetune.py'),
                                'mnsp.finetune.chinese_recipe': ('finetune.html#chinese_recipe', 'mnsp/finetune.py'),
                                'mnsp.finetune.columns': ('finetune.html#columns', 'mnsp/finetune.py'),
                                'mnsp.finetune.english_recipe': ('finetune.html#english_recipe', 'mnsp/finetune.py'),

@@ -52,6 +52,7 @@ def layer_decay(
 ): # parameter name -> factor on its learning rate
     "Block k of the encoder gets decay^(depth-k), patches and [cls] decay^(depth+1), all else 1"
     def factor(name: str) -> float:
+        name = name.removeprefix('recognizer.')                     # of `Spelling`
         if name.startswith('encoder.blocks.'): return decay ** (depth - int(name.split('.')[2]))
         first = name.startswith(('encoder.patch_embed', 'encoder.cls_token'))
         return decay ** (depth + 1) if first else 1.
@@ -307,6 +308,14 @@ class TeacherForcing(Callback):
     order, run_valid = -4, True
     def before_batch(self): self.learn.xb = (*self.xb, *self.yb)
 
+# %% ../nbs/55_finetune.ipynb #b49b9000
+def _checked(ctc, **shares):
+    "ValueError for arguments of `finetune` that make no sense"
+    if not 0 <= ctc < float('inf'): raise ValueError(f"ctc={ctc:g}: give a weight, 0 or more")
+    for name, value in shares.items():
+        if not 0 <= value <= 1: raise ValueError(f"{name}={value:g}: give a number from 0 to 1")
+    if shares['flat_start'] and not ctc: raise ValueError("flat_start is for a CTC loss: give ctc=.5")
+
 # %% ../nbs/55_finetune.ipynb #00000019
 def finetune(
     recognizer: Recognizer,
@@ -325,9 +334,7 @@ def finetune(
     **kwargs, # of `fit`: minutes, steps or epochs, bar, cbs, …, and what differs from the recipe
 ) -> Learner:
     "Train a recogniser on labelled words"
-    for name, value in dict(short_first=short_first, flat_start=flat_start, average=average).items():
-        if not 0 <= value <= 1: raise ValueError(f"{name}={value:g}: give a number from 0 to 1")
-    if flat_start and not ctc: raise ValueError(f"flat_start={flat_start:g} is for a CTC loss: give ctc=.5")
+    _checked(ctc, short_first=short_first, flat_start=flat_start, average=average)
     recipe = recipe or english_recipe()
     pictures = loader.batch_size * kwargs.get('accumulate', 1) * processes()     # of a step
     lr = recipe.peak(pictures) if lr is None else lr
@@ -335,11 +342,9 @@ def finetune(
     model, loss = recognizer, CharacterLoss(recognizer.charset, smoothing)
     if ctc: model, loss = Spelling(recognizer, ctc, smoothing), lambda out, *_: out['loss'].clone()
     scale = layer_decay(recognizer.cfg.encoder.depth, decay)
-    opt = make_optimizer(model, lr, optimizer, recipe.weight_decay, recipe.betas,
-                         lambda name: scale(name.removeprefix('recognizer.')))
-    cbs = [TeacherForcing(), *kwargs.pop('cbs', ())]
+    opt = make_optimizer(model, lr, optimizer, recipe.weight_decay, recipe.betas, scale)
+    cbs, averaging = [TeacherForcing(), *kwargs.pop('cbs', ())], [Averaging(average)] if average else []
     if flat_start: cbs.append(FlatStart(flat_start))
-    averaging = [Averaging(average)] if average else []
     if augment: cbs.append(Augment(augment, seed))
     if short_first: cbs.append(Curriculum(loader.sampler, short_first))
     try: return fit(model, loader, loss, opt, cbs=[*cbs, *averaging], **following(recipe, lr, kwargs))
