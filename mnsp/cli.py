@@ -261,7 +261,7 @@ def pretrain(
     context: typer.Context,
     data: DataOption,
     out: OutOption,
-    method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'lmim',
+    method: Annotated[str, typer.Option(help="mae, lmim or mnsp.")] = 'mae',
     preset: Annotated[str, typer.Option(help="nano, micro, tiny, small or base.")] = 'tiny',
     teacher: Annotated[Optional[str], typer.Option(help=_teachers)] = None,
     encoder: Annotated[Optional[Path], typer.Option(help=_onward)] = None,
@@ -284,7 +284,7 @@ def pretrain(
 def lr_find(
     data: Annotated[list[str], typer.Argument(help="Pictures of words, as --data of a run.")],
     out: Annotated[Path, typer.Option('--out', '-o', help="Picture to write.")] = Path('lr.png'),
-    method: Annotated[str, typer.Option(help="mae, lmim, mnsp, or finetune.")] = 'lmim',
+    method: Annotated[str, typer.Option(help="mae, lmim, mnsp, or finetune.")] = 'mae',
     preset: Annotated[str, typer.Option(help="nano, micro, tiny, small or base.")] = 'tiny',
     encoder: Annotated[Optional[Path], typer.Option(help="Encoder to start from.")] = None,
     reader: Annotated[Optional[str], typer.Option(help="Reader to start from, for finetune.")] = None,

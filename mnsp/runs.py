@@ -267,7 +267,7 @@ def _ended(run, words, o, which=''):
 def run_pretraining(
     data, # paths of pictures or open sources, one or several
     out: str | Path, # folder to write to
-    method: str | PretrainConfig = 'lmim', # 'mae', 'lmim' or 'mnsp', or a configuration
+    method: str | PretrainConfig = 'mae', # 'mae', 'lmim' or 'mnsp', or a configuration
     preset: str = 'tiny', # size of the networks: a key of `sizes`
     teacher: str | Path | nn.Module | None = None, # 'pixels', 'ema', 'mae' (trained first), or one to freeze
     encoder: str | Path | nn.Module | None = None, # to go on from
@@ -433,7 +433,7 @@ def run_finetuning(
 # %% ../nbs/76_runs.ipynb #a0f71e5b
 def find_learning_rate(
     data, # paths or open sources, one or several
-    method: str | PretrainConfig = 'lmim', # of a pre-training, or 'finetune'
+    method: str | PretrainConfig = 'mae', # of a pre-training, or 'finetune'
     preset: str = 'tiny', # size of a pre-training's networks
     encoder: str | Path | nn.Module | None = None, # to go on from
     reader: str | Path | Recognizer | None = None, # the same, to fine-tune

@@ -93,14 +93,21 @@ def test_cost_and_speed(results, rows):
 
 def test_what_the_method_section_says_of_the_study(root, rows):
     text = (root/'README.md').read_text(encoding='utf-8')
-    assert '`--method mae` takes half the time, and read as well when it was given as long (two seeds)' in text
+    assert 'For the same time a MAE reads as well as LMIM and MNSP or better' in text
     crops, twice = rows('ablation_crops'), rows('ablation_crops_twice')
     seconds = {(r['arm'], r['seed']): r['pretrain_seconds'] for r in crops}
     assert all(seconds['MAE', seed] < .55 * seconds['LMIM', seed] for seed in (0, 1, 2))
     both = crops + [dict(r, arm='MAE, twice as long') for r in twice]
+    trial, middle, long = (rows(f'mnsp_trial{name}') for name in ('', '_middle', '_long'))
+    room = trial + [dict(r, arm=f"MAE, {r['steps']} steps") for r in middle + long]
     for figure in 'tuned_ned_crops', 'tuned_ned_10_crops':
         gap, error, seeds = paired(both, figure, 'LMIM')['MAE, twice as long']
         assert gap > -.5 and seeds == 2
+        for other in 'LMIM', 'MIM + NSP, unguided':
+            gap, error, seeds = paired(room, figure, other)['MAE, 1300 steps']
+            assert gap > 4 > 5 * error and seeds == 3
+        gap, error, seeds = paired(room, figure, 'MNSP')['MAE, 2600 steps']
+        assert gap > 8 and seeds == 2
 
 
 def test_demo(results, root):
