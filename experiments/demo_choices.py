@@ -27,6 +27,8 @@ variants = {
     'with CTC': dict(ctc=.5),
     'with CTC and its flat start': dict(ctc=.5, flat_start=.3),
     'averaged weights': dict(average=.99),
+    'all lengths at once, with CTC': dict(short_first=0., ctc=.5),
+    'all lengths at once, with CTC and its flat start': dict(short_first=0., ctc=.5, flat_start=.3),
 }
 
 

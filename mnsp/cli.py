@@ -319,8 +319,8 @@ _charset = ("Text file of the characters to read; left out: English, and what --
 
 _drop = "Let characters go that --reader knows and --charset lacks."
 
-_ctc = ("Weight of a second loss, .5 for example: a small head, thrown away later, spells from the encoder's "
-        "columns, which teaches the encoder sooner.")
+_ctc = ("Weight of a second loss: a small head, thrown away later, spells from the encoder's columns, which teaches "
+        "the encoder sooner. Left out: .5, with --reader none.")
 
 _average = "Decay of a moving average of the weights, .998 for example, which is validated and kept."
 
@@ -344,7 +344,7 @@ def finetune(
     short_first: Annotated[Optional[float],
                            typer.Option(help="Share of the run over which words grow longer; left out: .6, with --reader "
                                              "or --stream none.")] = None,
-    ctc: Annotated[float, typer.Option(help=_ctc, min=0)] = 0.,
+    ctc: Annotated[Optional[float], typer.Option(help=_ctc, min=0)] = None,
     average: Annotated[float, typer.Option(help=_average, min=0, max=1)] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,

@@ -385,7 +385,8 @@ def _growing(share, reader, stream):
     return (0. if reader or stream else .6) if share is None else share
 
 def _aids(ctc, average, reader):
-    "What helps along, as far as it is asked for"
+    "What helps a fine-tuning along"
+    if ctc is None: ctc = 0. if reader else .5
     aids = dict(ctc=ctc, flat_start=.3 if ctc and not reader else 0., average=average)
     return {name: value for name, value in aids.items() if value}
 
@@ -406,7 +407,7 @@ def run_finetuning(
     valid: list | dict | None = None, # held-out words: paths, or name -> source
     valid_every: int = 500, # steps
     short_first: float | None = None, # see `finetune`; None: .6, with a reader or a stream 0
-    ctc: float = 0., # weight of a CTC loss on the encoder's columns; with a flat start, if no reader is gone on from
+    ctc: float | None = None, # weight of a CTC loss beside the decoder's, with a flat start; None: .5, with a reader 0
     average: float = 0., # decay of averaged weights, which are then validated and kept
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Recognizer`
