@@ -342,8 +342,8 @@ def finetune(
     lr: LrOption = None, clip: ClipOption = None, optimizer: OptimizerOption = None,
     compile: CompileOption = False,
     short_first: Annotated[Optional[float],
-                           typer.Option(help="Share of the run over which words grow longer; left out: .6, with --reader "
-                                             "or --stream none.")] = None,
+                           typer.Option(help="Share of the run over which words grow longer; left out: none, with "
+                                             "--ctc 0 .6.")] = None,
     ctc: Annotated[Optional[float], typer.Option(help=_ctc, min=0)] = None,
     average: Annotated[float, typer.Option(help=_average, min=0, max=1)] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,

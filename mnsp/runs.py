@@ -378,15 +378,14 @@ def _finetune(model, loader, out, validation, o, asked, data, **how):
     return replace(run, validation=validation.rows)
 
 # %% ../nbs/76_runs.ipynb #ba9a9a61
-def _growing(share, reader, stream):
-    "The share of the run over which words grow longer"
+def _growing(share, helped, stream):
+    "The share of the run over which words grow longer: a reader, or CTC, does without"
     if stream and share:
         raise ValueError("short_first needs the length of every word, which stream=True does not know")
-    return (0. if reader or stream else .6) if share is None else share
+    return (0. if helped or stream else .6) if share is None else share
 
 def _aids(ctc, average, reader):
     "What helps a fine-tuning along"
-    if ctc is None: ctc = 0. if reader else .5
     aids = dict(ctc=ctc, flat_start=.3 if ctc and not reader else 0., average=average)
     return {name: value for name, value in aids.items() if value}
 
@@ -406,14 +405,15 @@ def run_finetuning(
     max_outside: float = .2, # largest share of labels with characters outside the set
     valid: list | dict | None = None, # held-out words: paths, or name -> source
     valid_every: int = 500, # steps
-    short_first: float | None = None, # see `finetune`; None: .6, with a reader or a stream 0
+    short_first: float | None = None, # see `finetune`; None: 0, without a reader and CTC .6
     ctc: float | None = None, # weight of a CTC loss beside the decoder's, with a flat start; None: .5, with a reader 0
     average: float = 0., # decay of averaged weights, which are then validated and kept
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Recognizer`
     "Train a recogniser on labelled words, from a pre-trained encoder or from a reader"
     o, data, valid = RunOptions(**options), _several(data), _several(valid)
-    short = _growing(short_first, reader, o.stream)
+    if ctc is None: ctc = 0. if reader else .5
+    short = _growing(short_first, bool(reader or ctc), o.stream)
     with seeded(o.seed), together():
         start = _start(encoder, reader)
         chars = _characters(charset, start if reader else None, drop_characters)

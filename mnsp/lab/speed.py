@@ -66,8 +66,9 @@ def one_by_one() -> callable: # uint8 [B, 3, 32, 128] -> the same
     return lambda images: torch.stack([view(x) for x in images])
 
 # %% ../../nbs/44_speed.ipynb #ef70168f
-def textbook_attention(q, k, v, dropout=0.):
-    "softmax(q·kᵀ/√d)·v as it is written"
+def textbook_attention(q, k, v, dropout=0., seen=None, causal=False):
+    "softmax(q·kᵀ/√d)·v as it is written; pre-training hides nothing from it"
+    assert seen is None and not causal
     return F.dropout((q @ k.transpose(-2, -1) / q.shape[-1] ** .5).softmax(-1), dropout) @ v
 
 # %% ../../nbs/44_speed.ipynb #3645be65
