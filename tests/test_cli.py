@@ -89,7 +89,8 @@ def one_line_error(code, stdout, stderr, *parts):
 
 
 def test_pretrain_finetune_evaluate_read(trained, words):
-    assert (trained / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,align')    # LMIM, the default
+    assert (trained / 'p' / 'log.csv').read_text().startswith('step,seconds,loss,mim,cls_spread')   # MAE, the default
+    assert (trained / 'r' / 'log.csv').read_text().startswith('step,seconds,loss,read,ctc')
     code, stdout, stderr = process('evaluate', '--weights', trained / 'r', '--data', words, '--json')
     assert code == 0, stderr
     result = json.loads(stdout)
@@ -110,8 +111,8 @@ def test_a_run_says_what_it_was(words, tmp_path):
     said = json.loads((tmp_path / 'r' / 'run.json').read_text())
     assert said['data'] == [dict(path=str(words), pictures=48)]
     assert said['settings']['batch_size'] == 16 and set('aZ9!') <= set(said['settings']['charset'])
-    chosen = [said['settings'][k] for k in ('optimizer', 'lr', 'short_first')] # for a small network, from nothing
-    assert chosen == ['muon', 2e-3, .6]
+    chosen = [said['settings'][k] for k in ('optimizer', 'lr', 'short_first', 'ctc')] # for a small network, from nothing
+    assert chosen == ['muon', 2e-3, 0., .5]
     assert ['--resume' in b['command'] for b in said['begun']] == [False, True]
     assert {b['torch'] for b in said['begun']} == {torch.__version__}
     with open(tmp_path / 'r' / 'log.csv') as f: assert 'lr' in csv.DictReader(f).fieldnames
