@@ -460,7 +460,7 @@ def compare(
             append_rows(path, [row | facts | dict(command=again)])
             losses = [dict(arm=name, seed=seed) | {k: r.get(k) for k in of_curves} for r in losses]
             if curves: append_rows(curves, losses)
-            say({k: row[k] for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
+            say({k: row.get(k) for k in ('arm', 'seed', 'frozen_ned', 'tuned_ned', 'cls_spread', 'seconds')})
     return read_rows(path)
 
 # %% ../../nbs/80_study.ipynb #5f3a3073
