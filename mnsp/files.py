@@ -13,8 +13,6 @@ import time
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 try: import fcntl
 except ImportError: fcntl = None # Windows
 
@@ -70,7 +68,7 @@ def write_atomically(
         temporary.replace(path)
     except BaseException as e:
         with suppress(OSError): temporary.unlink(missing_ok=True)
-        if isinstance(e, SafetensorError): raise OSError(f"{path}: {e}") from None
+        if type(e).__name__ == 'SafetensorError': raise OSError(f"{path}: {e}") from None # reading does without safetensors
         if isinstance(e, OSError) and e.errno and not e.filename: e.filename = str(path)
         raise
     if os.name != 'nt':                                             # the new name itself

@@ -11,7 +11,8 @@ pytest.importorskip('onnxscript'); pytest.importorskip('onnxruntime')
 
 BLOCKED = """
 import sys
-for name in 'torch', 'torchvision', 'timm', 'fastai', 'huggingface_hub': sys.modules[name] = None # importing it is an error
+for name in ('torch', 'torchvision', 'timm', 'fastai', 'huggingface_hub', 'safetensors', 'pandas', 'matplotlib', 'datasets',
+             'wordfreq', 'scipy', 'pyarrow', 'fasttransform'): sys.modules[name] = None  # importing it is an error
 """
 FROM_PYTHON = BLOCKED + """
 from mnsp.onnx import OnnxReader
