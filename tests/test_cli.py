@@ -351,7 +351,7 @@ def test_compile_compiles_the_blocks(tmp_path, words, command, monkeypatch):
     for extra in ([], ['--compile']):
         done = CliRunner().invoke(app, [command, *short, '--out', str(tmp_path / str(len(extra))), *extra])
         assert done.exit_code == 0, done.output
-    assert [type(model).__name__ for model in compiled] == [dict(pretrain='Pretrainer', finetune='Recognizer')[command]]
+    assert [type(model).__name__ for model in compiled] == [dict(pretrain='Pretrainer', finetune='Spelling')[command]]
 
 
 def test_mnsp_predicts_the_next_scale(tmp_path, words):
@@ -363,7 +363,7 @@ def test_mnsp_predicts_the_next_scale(tmp_path, words):
 
 
 def test_pretraining_goes_on_from_an_encoder(tmp_path, words, trained):
-    "LMIM's encoder becomes MNSP's; what it knew is there at the first step, whose rate is nought"
+    "An encoder of one scale becomes MNSP's; what it knew is there at the first step, whose rate is nought"
     args = ['pretrain', '--data', words, '--out', tmp_path / 'p', '--method', 'mnsp', '--steps', 1, '--batch-size', 16,
             '--workers', 0]
     one_line_error(*run(*args, '--encoder', trained / 'p', '--preset', 'nano'), '128 wide', '--preset')
