@@ -1443,7 +1443,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.training._run': ('training.html#_run', 'mnsp/training.py'),
                                'mnsp.training._scheduler': ('training.html#_scheduler', 'mnsp/training.py'),
                                'mnsp.training.accumulated': ('training.html#accumulated', 'mnsp/training.py'),
-                               'mnsp.training.cls_health': ('training.html#cls_health', 'mnsp/training.py'),
+                               'mnsp.training.cls_columns': ('training.html#cls_columns', 'mnsp/training.py'),
                                'mnsp.training.compile_blocks': ('training.html#compile_blocks', 'mnsp/training.py'),
                                'mnsp.training.decays': ('training.html#decays', 'mnsp/training.py'),
                                'mnsp.training.fit': ('training.html#fit', 'mnsp/training.py'),

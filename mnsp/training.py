@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hold_memory', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'Recipe', 'lmim_recipe', 'mae_recipe',
            'usual', 'NonBlockingLearner', 'TeacherUpdate', 'Budget', 'Autocast', 'FastestCount', 'Threads',
-           'compile_blocks', 'SafeStep', 'read_log', 'loss_parts', 'cls_health', 'last_step', 'History', 'Watching',
+           'compile_blocks', 'SafeStep', 'read_log', 'loss_parts', 'cls_columns', 'last_step', 'History', 'Watching',
            'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit', 'following', 'pretrain', 'show_losses',
            'show_runs']
 
@@ -29,7 +29,7 @@ from fastcore.basics import patch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .alignment import cls_spread, collapse_warning, effective_rank
+from .alignment import cls_health, collapse_warning
 from .attend import Block
 from .decoder import GuidedLayer
 from .files import whole_lines, write_atomically, write_rows
@@ -330,15 +330,16 @@ def loss_parts(pred, loss: torch.Tensor) -> dict: # name -> scalar; `pred`: what
     if not isinstance(pred, dict): return dict(loss=loss)
     return {k: v for k, v in pred.items() if isinstance(v, torch.Tensor) and v.ndim == 0}
 
-def cls_health(cls: torch.Tensor) -> dict: # `cls`: [B, D]
-    "Spread and rank of [cls]; nan when the run has diverged"
+def cls_columns(cls: torch.Tensor) -> dict: # `cls`: [B, D]
+    "What the log tells of the health of [cls]; nan when the run has diverged"
     if not cls.isfinite().all(): return dict(cls_spread=float('nan'), cls_rank=float('nan'))
-    return dict(cls_spread=round(cls_spread(cls).item(), 6), cls_rank=round(effective_rank(cls).item(), 3))
+    health = cls_health(cls)
+    return dict(cls_spread=round(health['spread'], 6), cls_rank=round(health['effective_rank'], 3))
 
 def last_step(learn: Learner) -> dict:
     "What the log tells of the last step alone"
     pred = learn.pred if isinstance(learn.pred, dict) else {}
-    health = cls_health(pred['cls'].detach().float()[:256]) if 'cls' in pred else {}
+    health = cls_columns(pred['cls'][:256]) if 'cls' in pred else {}
     rate = max(group['lr'] for group in learn.opt.opt.param_groups) # less for lower layers, where it decays
     return health | dict(lr=float(f'{rate:.4g}'), grad_norm=round(learn.safe_step.grad_norm.item(), 6),
                          skipped=int(learn.safe_step.skipped))
