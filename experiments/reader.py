@@ -55,6 +55,8 @@ from mnsp.unions import Relabelled, Subset
 sizes = dict(
     nano=dict(patch_size=(8, 8), dim=64, depth=2, heads=2, stem=(16, 32)), # for tests
     mini=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64)), # a CPU, two hours
+    conv=dict(patch_size=(8, 8), dim=192, depth=6, heads=3, stem=(32, 64, 128)), # more convolution in front
+    wide=dict(patch_size=(8, 8), dim=256, depth=8, heads=4, stem=(32, 64)), # `medium` with patches twice as wide
     fine=dict(patch_size=(8, 4), dim=192, depth=6, heads=3, stem=(32, 64), stored_positions=True), # two thirds as fast
     deep=dict(patch_size=(8, 4), dim=192, depth=9, heads=3, stem=(32, 64), stored_positions=True), # `fine`, grown
     medium=dict(patch_size=(8, 4), dim=256, depth=8, heads=4, stem=(32, 64)), # a GPU, minutes; 15 MB in half precision
