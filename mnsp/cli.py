@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'DataOption', 'OutOption', 'WeightsOption', 'CharsetOption', 'SeedOption', 'StepsOption', 'MinutesOption',
-           'EpochsOption', 'BatchOption', 'TtaOption', 'EvaluateTtaOption', 'DeviceOption', 'AccumulateOption',
-           'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption', 'LrOption',
-           'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'WandbOption', 'PatternOption',
-           'OutsideOption', 'BrokenOption', 'ConfigOption', 'SaveConfigOption', 'most_drawn', 'data_app',
-           'SourceArgument', 'demo', 'pretrain', 'lr_find', 'finetune', 'plot', 'evaluate', 'read', 'web_page',
-           'export', 'export_encoder', 'data_check', 'data_convert', 'data_cache', 'data_split', 'data_label',
-           'data_crop', 'main']
+           'EpochsOption', 'BatchOption', 'TtaOption', 'PriorOption', 'EvaluateTtaOption', 'DeviceOption',
+           'AccumulateOption', 'ClipOption', 'CheckpointOption', 'ResumeOption', 'StreamOption', 'WorkersOption',
+           'LrOption', 'OptimizerOption', 'CompileOption', 'ImageColumnOption', 'TextColumnOption', 'WandbOption',
+           'PatternOption', 'OutsideOption', 'BrokenOption', 'ConfigOption', 'SaveConfigOption', 'most_drawn',
+           'data_app', 'SourceArgument', 'demo', 'pretrain', 'lr_find', 'finetune', 'plot', 'evaluate', 'read',
+           'web_page', 'export', 'export_encoder', 'data_check', 'data_convert', 'data_cache', 'data_split',
+           'data_label', 'data_crop', 'main']
 
 # %% ../nbs/79_cli.ipynb #00000003
 import difflib
@@ -85,6 +85,16 @@ BatchOption = Annotated[int,
 TtaOption = Annotated[bool,
                           typer.Option('--tta/--no-tta', help="Read unsure words again, cut out closer and wider, "
                                                          "and keep the surest reading.")]
+
+# %% ../nbs/79_cli.ipynb #716debed
+PriorOption = Annotated[Optional[str], typer.Option('--prior', help="Words that count more where it is unsure: a text file, "
+                                                                    "the most frequent first; none: the picture alone; left "
+                                                                    "out: the reader's own list, if it has one.")]
+
+def _prior(given): # -> bool or `WordPrior`
+    "What the option asks for"
+    from mnsp.prior import WordPrior, read_words
+    return given != 'none' if given in (None, 'none') else WordPrior(read_words(given))
 
 # %% ../nbs/79_cli.ipynb #1c1975c9
 EvaluateTtaOption = Annotated[Optional[bool],
@@ -476,12 +486,12 @@ def _together(command):
     return run
 
 # %% ../nbs/79_cli.ipynb #17069c78
-def _measured(model, sources, rules, as_read, tta, as_json, **options):
+def _measured(model, sources, rules, as_read, tta, prior, as_json, **options):
     "The readings and their score; an interrupt tells the score of the sets that were finished"
     from mnsp import evaluate as e
     from mnsp.machine import processes, rank
     done, first, batch_size = [], rank() == 0, options['batch_size']
-    if as_read: look = partial(model.read_each, batch_size=batch_size, tta=tta)
+    if as_read: look = partial(model.read_each, batch_size=batch_size, tta=tta, prior=_prior(prior))
     else: look = partial(model.read_batch, tta=tta)
     options |= dict(size=model.cfg.encoder.img_size, bar=first and not as_json, rules=rules, as_read=as_read)
     try:
@@ -526,7 +536,8 @@ def evaluate(
     weights: WeightsOption = None, data: _Sets = None, union14m: _Union14m = None, subset: _Subset = None,
     rules: _Rules = 'english', peers: _Peers = False, pictures: _Pictures = None, confusions: _Confusions = False,
     least_confidence: _Least = None, readings: _Readings = None, as_json: _OneObject = False,
-    as_read: _AsRead = False, tta: EvaluateTtaOption = None, batch_size: BatchOption = 64, workers: WorkersOption = 0,
+    as_read: _AsRead = False, tta: EvaluateTtaOption = None, prior: PriorOption = None, batch_size: BatchOption = 64,
+    workers: WorkersOption = 0,
     image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
     device: DeviceOption = 'auto',
 ):
@@ -540,7 +551,7 @@ def evaluate(
     if pictures: _folder(pictures, '--pictures')                       # an error now, not after the reading
     if readings: _file(readings, '--readings', '.csv')
     if peers: known_sets(sources)
-    result = _measured(_trained(weights, device), sources, compare, as_read, as_read if tta is None else tta, as_json,
+    result = _measured(_trained(weights, device), sources, compare, as_read, as_read if tta is None else tta, prior, as_json,
                        batch_size=batch_size, workers=workers)
     if rank() > 0: return
     if readings: _write_readings(result, readings)
@@ -708,12 +719,13 @@ _Drawing = Annotated[Optional[Path], typer.Option('--draw', help="PNG file: the 
 def read(
     pictures: _Names, weights: WeightsOption = None, as_json: _EachObject = False, attention: _Attention = None,
     beams: _Beams = 1, lexicon: _Lexicon = None, urls: _Urls = False, boxes: _Boxes = None, detect: _Detect = None,
-    draw: _Drawing = None, tta: TtaOption = True, batch_size: BatchOption = 32, device: DeviceOption = 'auto',
+    draw: _Drawing = None, tta: TtaOption = True, prior: PriorOption = None, batch_size: BatchOption = 32,
+    device: DeviceOption = 'auto',
 ):
     "Read words in pictures; prints `file TAB text TAB confidence` as they are read."
     if attention: _drawable(attention, '--attention')
     reader, how = _reader(weights, device, attention, beams, lexicon)
-    how |= dict(batch_size=batch_size, tta=tta, urls=urls)
+    how |= dict(batch_size=batch_size, tta=tta, prior=_prior(prior), urls=urls)
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     if boxes or detect:
         if attention: raise ValueError("--attention is for pictures of one word, not for --boxes or --detect")

@@ -8,6 +8,7 @@ __all__ = ['at_once', 'OnnxReader', 'framed_array', 'sureness']
 # %% ../nbs/74_onnx.ipynb #00000003
 import json
 import math
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from PIL import Image
 
 from .charset import Charset
 from .pictures import lexicon_rows, packaged_weights, read_one_or_many, read_pictures, view_readings
+from .prior import WordPrior, read_words
 
 # %% ../nbs/74_onnx.ipynb #bc8c94e2
 def _session(path, threads): # -> onnxruntime's `InferenceSession`
@@ -48,8 +50,16 @@ class OnnxReader:
         self.path, self.cfg = path, json.loads(about['mnsp'], object_hook=lambda d: SimpleNamespace(**d))
         self.cfg.encoder.img_size = tuple(self.cfg.encoder.img_size)
         self.charset = Charset(self.cfg.charset, self.cfg.shared_mark)
-        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below
+        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below, candidates
         self.note = self.how.get('note', '')
+
+    @cached_property
+    def prior(self): # `WordPrior` or None; in the file, or beside it
+        "What words are worth, if the reader came with a list of them"
+        words = self.session.get_modelmeta().custom_metadata_map.get('mnsp_words', '').split()
+        beside = Path(self.path).with_name('words.txt.gz')
+        if not words and Path(self.path).name == 'graph.onnx' and beside.exists(): words = read_words(beside)
+        return WordPrior(words) if words else None
 
 # %% ../nbs/74_onnx.ipynb #fa088143
 @patch
@@ -80,11 +90,12 @@ def sureness(
     ids: np.ndarray, # int64 [B, L]
     probabilities: np.ndarray, # [B, L], 1 after the end mark
     eos: int, # the end mark
-) -> np.ndarray: # [B], 0..1, geometric mean over the characters and the end mark
+    worth=0., # [B] or one number: what a prior adds, in nats
+) -> np.ndarray: # [B], geometric mean over the characters and the end mark; without a prior 0..1
     "Confidence that can be compared between words of different length"
     ended = ids == eos
     n = np.where(ended.any(1), ended.argmax(1) + 1, ids.shape[1])
-    return np.exp(np.log(np.maximum(probabilities, 1e-38)).sum(1) / n)
+    return np.exp((np.log(np.maximum(probabilities, 1e-38)).sum(1) + worth) / n)
 
 # %% ../nbs/74_onnx.ipynb #17b10004
 _found, at_once = ['ids', 'probabilities', 'places'], 256           # outputs; pairs of picture and word in one pass
@@ -97,11 +108,13 @@ def _likeliest(self:OnnxReader, images, words): # uint8 [B, 3, H, W], int64 [W, 
     return [np.concatenate(parts) for parts in zip(*runs)]
 
 @patch
-def _write(self:OnnxReader, images, words=None): # -> ids, probabilities, places
-    "What is written in every picture, or which of the words"
+def _write(self:OnnxReader, images, words=None, n=1): # -> ids, probabilities, places
+    "What is written in every picture, n readings of each, or which of the words"
     if not self.how:
         raise ValueError(f"{self.path} was written by an earlier version, without places: export it again")
-    if words is None: return self.session.run(_found, dict(images=images))
+    if words is None:
+        beams = {} if n == 1 else dict(beams=np.array([0] + [-1e30] * (n - 1), np.float32))
+        return self.session.run(_found, dict(images=images) | beams)
     found, *more = (self._likeliest(images, words[i:i + at_once]) for i in range(0, len(words), at_once))
     def chance(found): return np.log(np.maximum(found[1], 1e-38)).sum(1)
     for other in more:
@@ -109,18 +122,32 @@ def _write(self:OnnxReader, images, words=None): # -> ids, probabilities, places
         for old, new in zip(found, other): old[better] = new[better]
     return found
 
+# %% ../nbs/74_onnx.ipynb #3f619752
+@patch
+def _worth(self:OnnxReader, found, prior): # -> [B]
+    "`sureness` of what was written, and what the prior gives"
+    ids, probs, _ = found
+    worth = [prior(self.charset.decode(row)) for row in ids.tolist()] if prior else 0.
+    return sureness(ids, probs, self.charset.eos, worth)
+
 # %% ../nbs/74_onnx.ipynb #dc870b5d
 @patch
-def _write_surely(self:OnnxReader, images, words=None): # as `_write`
+def _write_surely(self:OnnxReader, images, words, tta, prior): # as `_write`; `prior` as for `read_each`
     "The same; words that are unsure are read again, and the surest reading counts"
-    def sure(ids, probs, _): return sureness(ids, probs, self.charset.eos)
-    found = self._write(images, words)
-    unsure = np.flatnonzero(sure(*found) < self.how['unsure_below'])
-    for share in self.how['tta_crops'] if len(unsure) else ():
-        again = self._write(np.stack([framed_array(image, share) for image in images[unsure]]), words)
+    found, eos = self._write(images, words), self.charset.eos
+    unsure = np.flatnonzero(sureness(*found[:2], eos) < self.how['unsure_below'])
+    if not len(unsure): return found
+    if prior is True: prior = self.prior                            # only now: a list takes a moment to open
+    if prior and 'candidates' not in self.how:
+        raise ValueError(f"{self.path} was written by an earlier version, without beams: export it again")
+    best, n = self._worth([x[unsure] for x in found], prior), self.how['candidates'] if prior else 1
+    for share in [0.] * bool(prior) + self.how['tta_crops'] * tta:
+        again = self._write(np.stack([framed_array(image, share) for image in images[unsure]]), words, n)
+        sure = self._worth(again, prior).reshape(-1, n)
+        again = [x[sure.argmax(1) + n * np.arange(len(sure))] for x in again]
         cut = [round(share * side) / side for side in images.shape[:1:-1]] # of width and height, on every side
         again[2] = cut + again[2] * (1 - 2 * np.array(cut, np.float32))
-        better = sure(*again) > sure(*(x[unsure] for x in found))
+        better, best = sure.max(1) > best, np.maximum(best, sure.max(1))
         for old, new in zip(found, again): old[unsure[better]] = new[better]
     return found
 
@@ -141,12 +168,14 @@ def read_each(self:OnnxReader,
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
     long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
     tta: bool = True, # test-time augmentation: unsure words again in two more cuts, the surest reading counts
+    prior: bool | WordPrior = True, # words that count more where it is unsure; True: the reader's own list, if it has one
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
     "Read pictures as they come"
     words = None if lexicon is None else self._lexicon_ids(lexicon)
+    if words is not None: prior = False
     def read_views(images, views):
-        found = (self._write_surely if tta else self._write)(images, words)
+        found = self._write_surely(images, words, tta, prior) if tta or prior else self._write(images, words)
         return view_readings(self.charset, views, *(x.tolist() for x in found))
     return read_pictures(pictures, self.cfg, read_views, batch_size, tall, long if words is None else float('inf'), urls=urls)
 

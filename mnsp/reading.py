@@ -25,6 +25,7 @@ from .decoding import decoding
 from .lines import turned, turned_point
 from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
                            view_readings)
+from .prior import WordPrior
 from .recognizer import Recognizer
 
 # %% ../nbs/72_reading.ipynb #00000016
@@ -45,7 +46,7 @@ def trained_reader(
     if Path(path).exists(): return hub.load_model(path, 'Recognizer')
     local = not re.fullmatch(r'[\w.-]+/[\w.-]+', str(path)) or Path(path).parent.is_dir() # a slip in a name here
     if local: raise hub.WeightsError(_not_found.format(path, ''))
-    try: folder = snapshot_download(str(path), allow_patterns=['config.json', 'model.safetensors'], **kwargs)
+    try: folder = snapshot_download(str(path), allow_patterns=hub.kept_files, **kwargs)
     except OSError as e:
         raise hub.WeightsError(_not_found.format(path,
                                                  f", nor could it be fetched ({type(e).__name__})")) from e
@@ -76,25 +77,28 @@ def _write(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
     beams: int,
     words: torch.Tensor | None, # [W, T] ids of a lexicon
-) -> tuple: # ids [B, T], probabilities [B, T], attention [B, T, N]
+    n: int = 1, # readings of every picture, likeliest first
+) -> tuple: # ids [B·n, T], probabilities [B·n, T], attention [B·n, T, N]
     "Ids of every picture, with their probabilities and where each was seen"
     pictures = self.glance(images)
     with decoding(device := pictures[0][0].device):
         if words is not None: ids = words.to(device)[self.score_words(pictures, words).argmax(1)]
-        elif beams > 1: ids = self.beam_search(pictures, beams)[0]
+        elif max(beams, n) > 1: ids = self.beam_search(pictures, max(beams, n))[0][:, :n].flatten(0, 1)
         else: ids = self.spell(pictures)[0]
+        pictures = [tuple(x.repeat_interleave(n, 0) for x in pair) for pair in pictures]
         logits, looks = self._attend(pictures, ids)
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
     answers = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
-    return tuple(x[:len(images)] for x in answers)
+    return tuple(x[:len(images) * n] for x in answers)
 
 # %% ../nbs/72_reading.ipynb #194f533c
 @patch
 @torch.inference_mode()
-def _write_surely(self:Recognizer, images, *how): # as `_write`
+def _write_surely(self:Recognizer, images, beams, words, tta, prior): # as `_write`
     "The same, unsure words read again; attention is always that to the picture as it was"
-    was, _, looks = first = self._write(images, *how)
-    ids, probs = self.surest(images, lambda x: (first if x is images else self._write(x, *how))[:2])
+    was, _, looks = first = self._write(images, beams, words)
+    def write(x, n): return (first if x is images else self._write(x, beams, words, n))[:2]
+    ids, probs = self.surest(images, write, prior, tta)
     longer = ids.shape[1] - was.shape[1]
     was, looks = F.pad(was, (0, longer), value=self.charset.pad), F.pad(looks, (0, 0, 0, longer))
     other = (ids != was).any(1).nonzero()[:, 0]
@@ -107,11 +111,12 @@ def _write_surely(self:Recognizer, images, *how): # as `_write`
 
 # %% ../nbs/72_reading.ipynb #f71ab44c
 @patch
-def _read_views(self:Recognizer, images, views, beams, words, tta): # -> list of `ViewReading`
+def _read_views(self:Recognizer, images, views, beams, words, *again): # -> list of `ViewReading`
     "What is in every view"
     was_training = self.training
     self.eval()
-    ids, probs, looks = (self._write_surely if tta else self._write)(torch.from_numpy(images), beams, words)
+    images = torch.from_numpy(images)
+    ids, probs, looks = self._write_surely(images, beams, words, *again) if any(again) else self._write(images, beams, words)
     self.train(was_training)
     grid = self.cfg.encoder.grid()
     return view_readings(self.charset, views, ids.tolist(), probs.tolist(), centres(looks, grid).tolist(),
@@ -133,6 +138,7 @@ def read_each(self:Recognizer,
     tall: float = 1.5, # pictures higher than wide by this factor are tried in three rotations
     long: float = 8., # wider than high by this factor: in windows, up to twice as wide as a whole too
     tta: bool = True, # test-time augmentation: unsure words again in two more crops, the surest reading counts
+    prior: bool | WordPrior = True, # words that count more where it is unsure; True: the reader's own list, if it has one
     attention: bool = False, # keep where the decoder looked (`Reading.looks`)
     urls: bool = False, # fetch http(s) addresses
 ): # yields, in order, a `Reading` for every picture, or the DataError that tells why there is none
@@ -140,7 +146,9 @@ def read_each(self:Recognizer,
     if batch_size < 1 or beams < 1:
         raise ValueError(f"batch_size={batch_size}, beams={beams}: both must be at least 1")
     words = None if lexicon is None else self._lexicon_ids(lexicon)
-    return read_pictures(pictures, self.cfg, lambda images, views: self._read_views(images, views, beams, words, tta),
+    prior = None if lexicon is not None else self.prior if prior is True else prior or None
+    def read_views(images, views): return self._read_views(images, views, beams, words, tta, prior)
+    return read_pictures(pictures, self.cfg, read_views,
                          batch_size, tall, long if words is None else float('inf'), attention, urls)
 
 # %% ../nbs/72_reading.ipynb #0000001e

@@ -117,6 +117,7 @@ class Recognizer(nn.Module, PyTorchModelHubMixin):
     ):
         super().__init__()
         self.cfg, self.note, self.charset = cfg, note, Charset(cfg.charset, cfg.shared_mark)
+        self.prior = None # a `WordPrior`, where the weights come with a list of words
         self.encoder = Encoder(cfg.encoder)
         projection = nn.Linear(cfg.encoder.dim, cfg.dim), nn.LayerNorm(cfg.dim)
         self.linear_norm = nn.Sequential(*projection) if cfg.project else nn.Identity()

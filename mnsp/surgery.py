@@ -117,4 +117,5 @@ def with_charset(
         if name == 'positions': state[name] = old[:other.cfg.max_len]
         elif not name.startswith(('char_emb.', 'classifier.')): state[name] = old
     other.load_state_dict(state)
+    if set(other.charset.chars) <= set(recognizer.charset.chars): other.prior = recognizer.prior # else another language
     return other.to(next(recognizer.parameters()).device).train(recognizer.training)
