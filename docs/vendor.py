@@ -86,6 +86,7 @@ def export(folder=static/"reader"):
     from mnsp.graph import export_onnx
     from mnsp.recognizer import Recognizer
     recognizer = Recognizer.from_pretrained()
+    recognizer.prior = None  # the page reads once
     folder.mkdir(exist_ok=True)
     height, width = recognizer.cfg.encoder.img_size
     about = dict(chars=recognizer.charset.chars, height=height, width=width)

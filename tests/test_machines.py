@@ -159,11 +159,11 @@ def test_few_sizes_of_batch(reader, monkeypatch):
         return look(self, images)
     monkeypatch.setattr(Recognizer, 'look', noted)
     pictures = [words[i][0] for i in range(32)]
-    whole = [r.text for r in reader.read(pictures, tta=False)]
+    whole = [r.text for r in reader.read(pictures, tta=False, prior=False)]
     different = 0
     for n in (*range(1, 12), 13, 17, 23, 31):
         for tta in (False, True):
-            found = reader.read(pictures[:n], tta=tta)
+            found = reader.read(pictures[:n], tta=tta, prior=tta)
             assert len(found) == n
             different += not tta and sum(r.text != text for r, text in zip(found, whole))
     assert different <= 3 and set(sizes) <= {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}
@@ -174,13 +174,13 @@ def test_few_sizes_of_batch(reader, monkeypatch):
 def test_tta_reads_only_what_is_unsure(reader, monkeypatch):
     "Other crops where confidence is low; never a less sure reading, and attention to the picture as it is"
     pictures = [im.resize((40, 12)) for im, _ in (words[i] for i in range(32))]
-    plain = reader.read(pictures, attention=True, tta=False)
+    plain = reader.read(pictures, attention=True, tta=False, prior=False)
     asked = []
     def noted(images, share):
         asked.append(len(images))
         return framed(images, share)
     monkeypatch.setattr('mnsp.decoding.framed', noted)
-    found = reader.read(pictures, attention=True)
+    found = reader.read(pictures, attention=True, prior=False)
     unsure = sum(r.per_character < unsure_below for r in plain)
     assert 0 < unsure and len(asked) == 2 and all(abs(n - unsure) <= 1 for n in asked)
     for once, again in zip(plain, found):
