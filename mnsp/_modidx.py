@@ -341,6 +341,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'mnsp.data.Words.left_out': ('data.html#words.left_out', 'mnsp/data.py'),
                            'mnsp.data.Words.report': ('data.html#words.report', 'mnsp/data.py'),
                            'mnsp.data.collate': ('data.html#collate', 'mnsp/data.py'),
+                           'mnsp.data.decoded_once': ('data.html#decoded_once', 'mnsp/data.py'),
                            'mnsp.data.first_whole': ('data.html#first_whole', 'mnsp/data.py'),
                            'mnsp.data.from_workers': ('data.html#from_workers', 'mnsp/data.py'),
                            'mnsp.data.held_back': ('data.html#held_back', 'mnsp/data.py'),
