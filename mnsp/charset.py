@@ -71,15 +71,6 @@ def row(self:Charset,
                          "leave it out (see `fits`) or raise max_len")
     return [self._id.get(c, self.unknown) for c in text] + [self.eos] + [self.pad]*(max_len-len(text)-1)
 
-# %% ../nbs/01_charset.ipynb #0000000e
-@patch
-def encode(self:Charset,
-    text:str,       # the word; characters outside the set become UNKNOWN
-    max_len:int=25, # places in the row, EOS included; too long a text is a ValueError
-) -> 'torch.Tensor':  # int64 [max_len]
-    "Ids of one word: its characters, EOS, then PAD"
-    return self.encode_batch([text], max_len)[0]
-
 # %% ../nbs/01_charset.ipynb #8fc86ce6
 @patch
 def encode_batch(self:Charset,
@@ -90,10 +81,14 @@ def encode_batch(self:Charset,
     import torch
     return torch.tensor([self.row(t, max_len) for t in texts], dtype=torch.long).reshape(len(texts), max_len)
 
-# %% ../nbs/01_charset.ipynb #00000013
-def _numbers(ids):
-    "A tensor or array as a list"
-    return ids.tolist() if hasattr(ids, 'tolist') else ids
+# %% ../nbs/01_charset.ipynb #0000000e
+@patch
+def encode(self:Charset,
+    text:str,       # the word; characters outside the set become UNKNOWN
+    max_len:int=25, # places in the row, EOS included; too long a text is a ValueError
+) -> 'torch.Tensor':  # int64 [max_len]
+    "Ids of one word: its characters, EOS, then PAD"
+    return self.encode_batch([text], max_len)[0]
 
 # %% ../nbs/01_charset.ipynb #fe467ff9
 @patch
@@ -112,6 +107,10 @@ def _text(self:Charset, ids):
     return ''.join(out)
 
 # %% ../nbs/01_charset.ipynb #d1b120c1
+def _numbers(ids):
+    "A tensor or array as a list"
+    return ids.tolist() if hasattr(ids, 'tolist') else ids
+
 @patch
 def decode(self:Charset,
     ids, # int64 [T], or a list of numbers

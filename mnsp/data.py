@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['no_target', 'scanned', 'own_worker', 'Tally', 'to_tensor', 'Words', 'WordDataset', 'first_whole', 'scramble',
            'shuffled', 'EpochSampler', 'Batch', 'collate', 'leave_signals', 'held_back', 'own_handler', 'from_workers',
-           'in_turn', 'WordLoader', 'indexed', 'word_loader', 'Cached']
+           'in_turn', 'indexed', 'WordLoader', 'word_loader', 'decoded_once', 'Cached']
 
 # %% ../nbs/28_data.ipynb #0ac0a9b1
 import copy
@@ -57,18 +57,6 @@ class Tally:
         self.codes = (torch.zeros(256, len(reasons), dtype=torch.int64) if n is None else # by worker and reason
                       torch.zeros(n, dtype=torch.uint8)).share_memory_() # by item: the place of its reason
 
-# %% ../nbs/28_data.ipynb #07fddaeb
-@patch
-def note(self:Tally, i, reason: str | None = None): # an item; None: it is fine
-    "One more picture was looked at; DataError when too many are broken"
-    code = reasons.index(reason or 'fine')
-    if self.n is None: self.codes[own_worker()[0], code] += 1
-    elif code: self.codes[i] = code
-    if code in (0, no_target): return
-    self.last.append((self.name(i), reason))
-    if self.met % max(1, (self.n or 0)//2000) == 0: self.check() # counting ten million codes each time takes long
-    self.met += 1
-
 # %% ../nbs/28_data.ipynb #c0c07af2
 @patch
 def by_code(self:Tally) -> np.ndarray: # int64 [len(reasons)]
@@ -90,23 +78,6 @@ def broken(self:Tally, most: int | None = None) -> list: # of (name, reason)
     items = np.flatnonzero((codes > 0) & (codes != no_target))[:most]
     return [(self.name(i), reasons[codes[i]]) for i in items]
 
-# %% ../nbs/28_data.ipynb #a8335fd5
-@patch
-def check(self:Tally):
-    "DataError when more than `max_broken` of the pictures were found broken"
-    n, pictures = self._numbers()
-    if pictures >= self.least and n > self.max_broken*pictures:
-        raise DataError(f"{n} of {pictures} pictures are broken, more than {self.max_broken:.0%}; {self._listed()}; "
-                        "`mnsp data check` lists them all")
-
-@patch
-def report(self:Tally, left_out: str = '') -> str: # what else is to be said
-    "What was wrong with the data so far, in one line"
-    n, pictures = self._numbers()
-    how = 'each replaced by another' if self.on_broken == 'replace' else 'left blank'
-    parts = [f"{n} of {pictures} pictures broken, {how}: {self._listed()}"] if n else []
-    return '; '.join(parts+[left_out]*bool(left_out)) or f"nothing broken, nothing left out ({pictures} pictures)"
-
 # %% ../nbs/28_data.ipynb #798a7a70
 @patch
 def _numbers(self:Tally):
@@ -124,6 +95,35 @@ def _listed(self:Tally, most=3):
     if len(some) == counts.total(): return ', '.join(some)
     return ', '.join([*some, f'… ({by_number(counts)})']) if some else by_number(counts)
 
+# %% ../nbs/28_data.ipynb #a8335fd5
+@patch
+def check(self:Tally):
+    "DataError when more than `max_broken` of the pictures were found broken"
+    n, pictures = self._numbers()
+    if pictures >= self.least and n > self.max_broken*pictures:
+        raise DataError(f"{n} of {pictures} pictures are broken, more than {self.max_broken:.0%}; {self._listed()}; "
+                        "`mnsp data check` lists them all")
+
+@patch
+def report(self:Tally, left_out: str = '') -> str: # what else is to be said
+    "What was wrong with the data so far, in one line"
+    n, pictures = self._numbers()
+    how = 'each replaced by another' if self.on_broken == 'replace' else 'left blank'
+    parts = [f"{n} of {pictures} pictures broken, {how}: {self._listed()}"] if n else []
+    return '; '.join(parts+[left_out]*bool(left_out)) or f"nothing broken, nothing left out ({pictures} pictures)"
+
+# %% ../nbs/28_data.ipynb #07fddaeb
+@patch
+def note(self:Tally, i, reason: str | None = None): # an item; None: it is fine
+    "One more picture was looked at; DataError when too many are broken"
+    code = reasons.index(reason or 'fine')
+    if self.n is None: self.codes[own_worker()[0], code] += 1
+    elif code: self.codes[i] = code
+    if code in (0, no_target): return
+    self.last.append((self.name(i), reason))
+    if self.met % max(1, (self.n or 0)//2000) == 0: self.check() # counting ten million codes each time takes long
+    self.met += 1
+
 # %% ../nbs/28_data.ipynb #e3d90fba
 def to_tensor(
     im: Image.Image, # RGB
@@ -132,10 +132,9 @@ def to_tensor(
     "`to_array` as a tensor"
     return torch.from_numpy(to_array(im, size))
 
-# %% ../nbs/28_data.ipynb #43069f9c
+# %% ../nbs/28_data.ipynb #c2337c0f
 scanned = 1_000_000 # items; the labels of a larger source are not gone through at the start
 
-# %% ../nbs/28_data.ipynb #c2337c0f
 class Words:
     "What data sets and streams have in common: pictures of one size, targets, a `Tally` of what is broken"
     lazy, too_long = False, 0 # are words that cannot be a target met in their turn? how many were left out before
@@ -215,17 +214,6 @@ def first_whole(candidates: Iterable, read: Callable) -> tuple | None: # read: c
     "(picture, candidate) of the first one that is not broken; None when all are"
     return next(((image, c) for c in candidates if (image := read(c)) is not None), None)
 
-# %% ../nbs/28_data.ipynb #60522c9c
-@patch
-def shown(self:WordDataset, i: int) -> tuple:
-    "(picture, index of the item it shows): item `i`, or its substitute"
-    image = self.read(i)
-    if image is not None: return image, i
-    if self.tally.on_broken == 'blank': return torch.full((3, *self.size), 128, dtype=torch.uint8), i
-    found = first_whole(self._others(i), self.read)
-    if found is None: raise DataError(f"no substitute found for {self.name(i)}: {self.report()}")
-    return found
-
 # %% ../nbs/28_data.ipynb #483c9108
 @patch
 def _others(self:WordDataset, i):
@@ -236,6 +224,17 @@ def _others(self:WordDataset, i):
             j = int(rng.integers(len(self)))
             if home(self.source, int(self.kept[j]))[0] is own: break
         yield j
+
+# %% ../nbs/28_data.ipynb #60522c9c
+@patch
+def shown(self:WordDataset, i: int) -> tuple:
+    "(picture, index of the item it shows): item `i`, or its substitute"
+    image = self.read(i)
+    if image is not None: return image, i
+    if self.tally.on_broken == 'blank': return torch.full((3, *self.size), 128, dtype=torch.uint8), i
+    found = first_whole(self._others(i), self.read)
+    if found is None: raise DataError(f"no substitute found for {self.name(i)}: {self.report()}")
+    return found
 
 # %% ../nbs/28_data.ipynb #f7995e3a
 @patch
@@ -330,10 +329,9 @@ def collate(items: list | Batch) -> list:
     batch = [items.images, items.targets] if isinstance(items, Batch) else default_collate(items)
     return [*batch, own_worker()[0]]
 
-# %% ../nbs/28_data.ipynb #a90bcd6d
+# %% ../nbs/28_data.ipynb #38a33096
 _stops = {signal.SIGINT, signal.SIGTERM}
 
-# %% ../nbs/28_data.ipynb #38a33096
 def leave_signals(worker: int = 0): # its number, as `DataLoader` tells it
     "In a reading process: what ends a run is the parent's business, and only the parent ends this process"
     parent = os.getppid()
@@ -365,12 +363,11 @@ def own_handler(of: int | None) -> Iterator: # the signal, None: of none
     finally:
         if signal.getsignal(of) is not before: signal.signal(of, before)
 
-# %% ../nbs/28_data.ipynb #bcf2dd26
+# %% ../nbs/28_data.ipynb #7aa17122
 _why = dict(SIGKILL='the system does that when the memory is used up: give fewer workers, or a smaller '
                     'batch_size',
             SIGBUS='a file was cut short while it was read, or the shared memory (/dev/shm) is full')
 
-# %% ../nbs/28_data.ipynb #7aa17122
 def from_workers(loader: DataLoader) -> Iterator:
     "Its batches; ChildProcessError when a reading process is gone"
     batches = None
@@ -401,6 +398,15 @@ def in_turn(
         if before < turn: waiting.append(batch)
         else: yield batch
     yield from waiting
+
+# %% ../nbs/28_data.ipynb #7e85e39a
+def indexed(data) -> Source | None: # a data set, a stream, or a source
+    "The source from which items are taken; None when they cannot be asked for by number"
+    if hasattr(data, 'where'): return data
+    parts = getattr(data, 'parts', [data.source] if hasattr(data, 'source') else ())
+    if not parts: return data if hasattr(data, 'name') and hasattr(data, '__len__') else None
+    found = [indexed(p) for p in parts]
+    return None if None in found else Concat(found)
 
 # %% ../nbs/28_data.ipynb #d37f5b96
 class WordLoader(DataLoader):
@@ -435,15 +441,6 @@ class WordLoader(DataLoader):
         "What can be resumed: the sampler or the stream; None when the order is somebody else's"
         return next((x for x in (getattr(self, 'sampler', None), self.dataset) if hasattr(x, 'state_after')),
                     None)
-
-# %% ../nbs/28_data.ipynb #7e85e39a
-def indexed(data) -> Source | None: # a data set, a stream, or a source
-    "The source from which items are taken; None when they cannot be asked for by number"
-    if hasattr(data, 'where'): return data
-    parts = getattr(data, 'parts', [data.source] if hasattr(data, 'source') else ())
-    if not parts: return data if hasattr(data, 'name') and hasattr(data, '__len__') else None
-    found = [indexed(p) for p in parts]
-    return None if None in found else Concat(found)
 
 # %% ../nbs/28_data.ipynb #66f56430
 @patch
@@ -500,6 +497,23 @@ def word_loader(
                       generator=torch.Generator().manual_seed(seed),
                       persistent_workers=workers > 0, pin_memory=torch.cuda.is_available())
 
+# %% ../nbs/28_data.ipynb #44890d72
+def decoded_once(
+    dataset: WordDataset,
+    bar: bool = True, # show progress
+    workers: int = 0, # reading processes
+) -> tuple: # (uint8 [n,3,H,W], int64 [n]: the index of the item that each picture shows)
+    "All pictures of a data set"
+    plain, shown, n = copy.copy(dataset), [], 0
+    plain.charset = None # targets are indices: which item a picture shows
+    out = torch.empty(len(dataset), 3, *dataset.size, dtype=torch.uint8)
+    loader = word_loader(plain, 256, workers=workers)
+    for images, index in tqdm(loader, 'reading pictures', leave=False, disable=not bar):
+        out[n:n+len(images)] = images
+        n += len(images)
+        shown.append(index)
+    return out, torch.cat(shown)
+
 # %% ../nbs/28_data.ipynb #4a76a094
 class Cached(Dataset):
     "A data set decoded once into one uint8 tensor [n,3,H,W]"
@@ -513,22 +527,9 @@ class Cached(Dataset):
             dataset = WordDataset(d.source, d.size, d.charset, d.max_len, d.seed, d.tally.on_broken, d.tally.max_broken,
                                   scan=True)
         self.dataset, self.left_out, self.size = dataset, dataset.left_out, dataset.size
-        plain, shown, n = copy.copy(dataset), [], 0
-        plain.charset = None # targets are indices: which item a picture shows
-        self.images = torch.empty(len(dataset), 3, *dataset.size, dtype=torch.uint8)
-        loader = word_loader(plain, 256, workers=workers)
-        for images, index in tqdm(loader, 'reading pictures', leave=False, disable=not bar):
-            self.images[n:n+len(images)] = images
-            n += len(images)
-            shown.append(index)
-        self.shown, self.rows = torch.cat(shown), torch.arange(n)
+        self.images, self.shown = decoded_once(dataset, bar, workers)
+        self.rows = torch.arange(len(self.images))
         self._aim(dataset.charset, dataset.max_len)
-
-    def _aim(self, charset, max_len):
-        "Make targets of the texts, or of the indices"
-        self.charset, self.max_len = charset, max_len
-        texts = (self.label(k) for k in range(len(self)))
-        self.targets = self.shown[self.rows] if charset is None else charset.encode_batch(list(texts), max_len)
 
     @property
     def source(self) -> Source: return self.dataset.source
@@ -550,6 +551,13 @@ def label(self:Cached, k: int) -> str | None:
     text = self.dataset.label(int(self.shown[self.rows[k]]))
     return self.change(text) if self.change and text is not None else text
 
+@patch
+def _aim(self:Cached, charset, max_len):
+    "Make targets of the texts, or of the indices"
+    self.charset, self.max_len = charset, max_len
+    texts = (self.label(k) for k in range(len(self)))
+    self.targets = self.shown[self.rows] if charset is None else charset.encode_batch(list(texts), max_len)
+
 # %% ../nbs/28_data.ipynb #5e1fbe3b
 @patch
 def with_charset(self:Cached,
@@ -570,6 +578,21 @@ def with_charset(self:Cached,
     other._aim(charset, max_len)
     return other
 
+# %% ../nbs/28_data.ipynb #effedb47
+@patch
+def _copied(self:WordDataset, indices):
+    "(pictures uint8 [B,3,H,W], texts, which of them cannot be used) out of the caches"
+    kept = indices if isinstance(self.kept, range) else self.kept[indices]
+    parts, images = homes(self.source, kept), np.empty((len(kept), 3, *self.size), np.uint8)
+    unusable = np.zeros(len(kept), bool)
+    for source, places, items in parts:
+        if len(parts) == 1: images = source.images[items] # not copied twice
+        else: images[places] = source.images[items]
+        unusable[places] = source.codes[items] > 0
+    texts = [None]*len(kept) if self.charset is None else self.source.labels_of(kept)
+    if self.lazy: unusable |= [not self.fits(text) for text in texts]
+    return images, texts, unusable
+
 # %% ../nbs/28_data.ipynb #c122301f
 @patch
 def __getitems__(self:WordDataset, indices: Iterable) -> list | Batch:
@@ -585,18 +608,3 @@ def __getitems__(self:WordDataset, indices: Iterable) -> list | Batch:
         if self.charset is not None: texts[k] = self.label(shown[k])
     targets = torch.tensor(shown) if self.charset is None else self.charset.encode_batch(texts, self.max_len)
     return Batch(torch.from_numpy(images), targets)
-
-# %% ../nbs/28_data.ipynb #effedb47
-@patch
-def _copied(self:WordDataset, indices):
-    "(pictures uint8 [B,3,H,W], texts, which of them cannot be used) out of the caches"
-    kept = indices if isinstance(self.kept, range) else self.kept[indices]
-    parts, images = homes(self.source, kept), np.empty((len(kept), 3, *self.size), np.uint8)
-    unusable = np.zeros(len(kept), bool)
-    for source, places, items in parts:
-        if len(parts) == 1: images = source.images[items] # not copied twice
-        else: images[places] = source.images[items]
-        unusable[places] = source.codes[items] > 0
-    texts = [None]*len(kept) if self.charset is None else self.source.labels_of(kept)
-    if self.lazy: unusable |= [not self.fits(text) for text in texts]
-    return images, texts, unusable

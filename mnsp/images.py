@@ -66,9 +66,6 @@ def to_rgb(im: Image.Image) -> Image.Image:
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im if im.mode == 'RGB' else im.convert('RGB')
 
-# %% ../nbs/22_images.ipynb #a2966ae1
-_turns = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)))) # from EXIF's number to Pillow's
-
 # %% ../nbs/22_images.ipynb #552a1919
 def exif_entry(
     block: bytes, # of EXIF, without their title
@@ -96,6 +93,8 @@ def orientation(im: Image.Image) -> int:
         return 1
 
 # %% ../nbs/22_images.ipynb #118518bf
+_turns = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)))) # from EXIF's number to Pillow's
+
 def decode(
     im: Image.Image, # opened
     name: str, # how messages call it
@@ -113,11 +112,6 @@ def decode(
         im = im.transpose(_turns[turn])
         im.info = {k: v for k, v in im.info.items() if k == 'transparency'} # nobody shall turn it again
     return to_rgb(im)
-
-# %% ../nbs/22_images.ipynb #79c8fd9c
-max_bytes, most_scans, most_reads = 2**28, 64, 2**18 # of a file, of a JPEG, of a file while it is decoded
-
-_scan = re.compile(rb'\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]')
 
 # %% ../nbs/22_images.ipynb #afc40b3c
 class Metered(io.BytesIO):
@@ -149,6 +143,10 @@ def webp_size(data: bytes) -> tuple:
     return tuple(int.from_bytes(data[at:at+2], 'little') & 16383 for at in (26, 28))
 
 # %% ../nbs/22_images.ipynb #206a6f7a
+max_bytes, most_scans, most_reads = 2**28, 64, 2**18 # of a file, of a JPEG, of a file while it is decoded
+
+_scan = re.compile(rb'\xff\xda\0[\x08\x0a\x0c\x0e][\1-\4]')
+
 def asks_for_much(data: bytes) -> bool:
     "True for bytes that no Pillow should open"
     if data[:2] == b'\xff\xd8':

@@ -7,8 +7,8 @@ __all__ = ['suffixes', 'file_columns', 'text_columns', 'group_columns', 'classes
            'is_picture', 'clean', 'Survey', 'survey', 'Entry', 'plain', 'known', 'asked', 'Number', 'text_in',
            'text_under', 'flat', 'entry_of', 'tab_line', 'loose_line', 'record_line', 'word_in_name',
            'numbers_for_words', 'numbers_beside_words', 'fields_of', 'table_lines', 'Columns', 'columns_under',
-           'separator', 'table_rows', 'untitled', 'row', 'json_items', 'document_rows', 'Layout', 'Head', 'is_records',
-           'is_table', 'has_several', 'several_rows', 'layout_of_list']
+           'separator', 'untitled', 'row', 'table_rows', 'json_items', 'document_rows', 'Head', 'is_records',
+           'is_table', 'has_several', 'several_rows', 'Layout', 'layout_of_list']
 
 # %% ../nbs/21_labels.ipynb #02000003
 import csv
@@ -43,7 +43,6 @@ _around = re.compile(r'^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$')
 
 _half = re.compile('[\ud800-\udfff]') # of a character, which no file can hold
 
-# %% ../nbs/21_labels.ipynb #cb68e6f6
 def clean(
     text: str | None, # as it stands in a list, a table, an LMDB
 ) -> str | None: # None where there was none
@@ -99,10 +98,10 @@ class Entry(NamedTuple):
     group: str | None = None # which photograph, page or the like it was cut from, where the list tells
     line: int = 0 # its place in the list, from 1; 0: not known
 
+# %% ../nbs/21_labels.ipynb #3de68e36
 file_columns = ('file', 'filename', 'path', 'filepath', 'image', 'imagepath', 'imagefile', 'imagename', 'img', 'imgpath',
                 'imgname', 'imname', 'picture', 'crop', 'ocr', 'jpg', 'png', 'name')
 
-# %% ../nbs/21_labels.ipynb #3de68e36
 text_columns = ('text', 'words', 'word', 'transcription', 'transcript', 'groundtruth', 'gt', 'gttext', 'ocrtext', 'txt',
                 'caption', 'string', 'value', 'label', 'labels')
 
@@ -152,7 +151,6 @@ def _decoded(text):
 # %% ../nbs/21_labels.ipynb #1158c325
 _boxes = "holds boxes of words in a whole picture: cut the words out, one picture each, and list those"
 
-# %% ../nbs/21_labels.ipynb #9f098c82
 def text_in(value) -> str | None: # of a JSON document or a table
     "The text that a value is; ValueError when it is something else"
     if isinstance(value, str) and value.lstrip()[:2] in ('[{', '["'):
@@ -220,10 +218,10 @@ def tab_line(line: str) -> Entry:
     if not (name and tab): raise ValueError("is not 'file TAB text'")
     return Entry(name, clean(text_in(text)) or None)
 
+# %% ../nbs/21_labels.ipynb #dd1b09b8
 _named = re.compile(r'\s*(?:(.+?\.(?:{}))|([^\s,]+))(?:\s*,\s*|\s+)(.*)'.format('|'.join(s[1:] for s in suffixes)),
                     re.IGNORECASE)
 
-# %% ../nbs/21_labels.ipynb #dd1b09b8
 def loose_line(line: str) -> Entry:
     "`file, \"text\"`, `file,text` or `file text`"
     found = _named.fullmatch(line)
@@ -319,26 +317,6 @@ def separator(line: str) -> str:
     outside = re.sub(r'"(?:[^"]|"")*"', lambda quoted: '_'*len(quoted[0]), line)
     return min(',;|\t', key=lambda mark: outside.find(mark) % (len(line)+1)) # -1: behind everything
 
-# %% ../nbs/21_labels.ipynb #02000020
-def table_rows(
-    file: Path,
-    image: str | None = None, text: str | None = None, # titles of the columns; None: those that the tables know
-) -> Iterator[Entry]:
-    "The entries of a table with separators, with or without titles; DataError names the line"
-    with open(file, encoding='utf-8-sig') as f:
-        mark = separator(next((line for line in f if line.strip()), ''))
-        f.seek(0)
-        lines = ((k, fields, line) for k, fields, line in table_lines(f, mark) if line.strip())
-        first = list(islice(lines, 50))
-        try:
-            columns = columns_under(*(fields or [] for _, fields, _ in first[:2]), image, text) if first else None
-            if columns is None: columns = untitled(first, mark)
-            else: del first[0]
-        except ValueError as e: raise DataError(f"{file}: {e}") from None
-        for k, fields, line in chain(first, lines):
-            try: yield row(columns, fields, line, mark)._replace(line=k)
-            except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
-
 # %% ../nbs/21_labels.ipynb #a9dde072
 def untitled(first, mark): # first: some of `table_lines`
     "The columns of a table without titles: file and text, and only the first separator counts"
@@ -363,12 +341,31 @@ def row(columns, fields, line, mark):
         raise ValueError("has a text that spans lines; a picture shows one word or line")
     return Entry(fields[c.file], clean(text_in(text)) or None, fields[c.group] if c.group is not None else None)
 
+# %% ../nbs/21_labels.ipynb #02000020
+def table_rows(
+    file: Path,
+    image: str | None = None, text: str | None = None, # titles of the columns; None: those that the tables know
+) -> Iterator[Entry]:
+    "The entries of a table with separators, with or without titles; DataError names the line"
+    with open(file, encoding='utf-8-sig') as f:
+        mark = separator(next((line for line in f if line.strip()), ''))
+        f.seek(0)
+        lines = ((k, fields, line) for k, fields, line in table_lines(f, mark) if line.strip())
+        first = list(islice(lines, 50))
+        try:
+            columns = columns_under(*(fields or [] for _, fields, _ in first[:2]), image, text) if first else None
+            if columns is None: columns = untitled(first, mark)
+            else: del first[0]
+        except ValueError as e: raise DataError(f"{file}: {e}") from None
+        for k, fields, line in chain(first, lines):
+            try: yield row(columns, fields, line, mark)._replace(line=k)
+            except ValueError as e: raise DataError(f"{file}, line {k}: {e}") from None
+
 # %% ../nbs/21_labels.ipynb #02000023
 _gap, _data_list = re.compile(r'[\s,]*'), re.compile(r'"data_list"\s*:\s*\[')
 
 _longest = 2**24 # characters of an entry
 
-# %% ../nbs/21_labels.ipynb #feea128d
 class _Text:
     "The text of a file as far as it is needed"
     def __init__(self, f, size): self.f, self.size, self.text, self.at = f, size, f.read(size), 0
@@ -421,14 +418,6 @@ def document_rows(file: Path, image: str | None = None, text: str | None = None)
         try: yield entry_of(item, image, text, number)
         except ValueError as e: raise DataError(f"{file}, entry {number}: {e}") from None
 
-# %% ../nbs/21_labels.ipynb #02000027
-class Layout(NamedTuple):
-    "A way to write down labels"
-    name: str
-    fits: Callable # (head: Head) → is it this one?
-    line: Callable | None = None # one line → Entry
-    rows: Callable | None = None # file → entries
-
 # %% ../nbs/21_labels.ipynb #309c5a31
 class Head(NamedTuple):
     "How a list begins"
@@ -477,6 +466,13 @@ def several_rows(file: Path, **how) -> Iterator[Entry]:
             yield from (entry._replace(file=name, line=k) for name in names)
 
 # %% ../nbs/21_labels.ipynb #af30a411
+class Layout(NamedTuple):
+    "A way to write down labels"
+    name: str
+    fits: Callable # (head: Head) → is it this one?
+    line: Callable | None = None # one line → Entry
+    rows: Callable | None = None # file → entries
+
 layouts = [ # the first that fits
     Layout('JSON lines', is_records, line=record_line),
     Layout('JSON document', lambda head: head.first[:1] in ('{', '[') and '\t' not in head.first, rows=document_rows),

@@ -36,15 +36,13 @@ def data_file(place: Path) -> Path:
     "The file in which an LMDB lies"
     return place/'data.mdb' if place.is_dir() else place
 
-# %% ../nbs/24_lmdb.ipynb #b8ee1093
 def is_lmdb(path: Path) -> bool:
     "True when there is an LMDB at `path`: a folder with data.mdb, or a file named so"
     return (path/'data.mdb').is_file() or (path.is_file() and path.suffix in ('.mdb', '.lmdb'))
 
-# %% ../nbs/24_lmdb.ipynb #f0826996
+# %% ../nbs/24_lmdb.ipynb #3c7d08d6
 _environments = {} # real path -> ((process, identity of its file), environment)
 
-# %% ../nbs/24_lmdb.ipynb #3c7d08d6
 def environment(
     place: Path, # from `place_of`
     then: tuple | None = None, # the file's identity when it was opened; None: it is opened now
@@ -67,14 +65,13 @@ def environment(
     _environments[place] = now, env
     return env
 
-# %% ../nbs/24_lmdb.ipynb #d12db23c
+# %% ../nbs/24_lmdb.ipynb #ca1b2455
 _touch_all = """import lmdb, os, sys
 with lmdb.open(sys.argv[1], subdir=os.path.isdir(sys.argv[1]), readonly=True, lock=False) as env:
     with env.begin(buffers=True) as transaction:
         for _, value in transaction.cursor(): value[-1:]
 """
 
-# %% ../nbs/24_lmdb.ipynb #ca1b2455
 def is_cut(place: Path) -> bool:
     "True when some of an LMDB's values lie beyond the end of its file"
     env, size = environment(place), data_file(place).stat().st_size
@@ -110,13 +107,8 @@ class LmdbSource(Source):
         self.labelled = any(self._get(f'label-{i+self.first:09d}') is not None for i in range(min(self.n, 20)))
 
     def name(self, i: int) -> str: return f'image-{self._at(i)+self.first:09d}'
-
-# %% ../nbs/24_lmdb.ipynb #1470f16d
-@patch
-def _get(self:LmdbSource, key):
-    "The bytes under a key, None when there are none"
-    with environment(self.place, self.identity).begin() as transaction:
-        return transaction.get(key.encode())
+    def _get(self, key):
+        with environment(self.place, self.identity).begin() as transaction: return transaction.get(key.encode())
 
 # %% ../nbs/24_lmdb.ipynb #c87ffb27
 @patch
@@ -180,6 +172,27 @@ def data(self:LmdbSource, i: int) -> bytes:
         raise BrokenImage(self.name(i), 'missing' if data is None else 'empty')
     return data
 
+# %% ../nbs/24_lmdb.ipynb #14d7cd23
+def _described(path):
+    "(n, size, labelled) by cache.json"
+    try:
+        meta = json.loads((path/'cache.json').read_text())
+        n, (height, width), labelled = meta['n'], meta['size'], meta['labelled']
+        if all(isinstance(x, int) for x in (n, height, width)): return n, (height, width), bool(labelled)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError(f"{path}: cache.json is damaged; make the cache anew")
+
+# %% ../nbs/24_lmdb.ipynb #db4ffb7c
+def _mapped(path, name, ndim):
+    "The numbers of a cache's file, which are read when they are looked at"
+    try:
+        array = np.load(path/name, mmap_mode='r').view(np.ndarray)
+        if array.dtype == np.uint8 and array.ndim == ndim: return array
+    except Exception: # damaged files make NumPy raise nearly anything
+        pass
+    raise DataError(f"{path}: {name} is damaged or cut short; make the cache anew")
+
 # %% ../nbs/24_lmdb.ipynb #3706a52d
 class CacheSource(Source):
     "Resized pictures in a memory map: images.npy uint8 [n,3,H,W], codes.npy uint8 [n], rows.jsonl, cache.json"
@@ -188,7 +201,7 @@ class CacheSource(Source):
         path: str | Path, # the folder
     ):
         self.path = Path(path)
-        self.n, self.size, self.labelled = self._described()
+        self.n, self.size, self.labelled = _described(self.path)
         self.lines = Lines(self.path/'rows.jsonl', every=4) # 2 bytes per picture, where a picture takes 12,288
         self.file, self.identity = self.path/'images.npy', identity(self.path/'images.npy')
         if not self.n == len(self.lines) == len(self.images):
@@ -196,6 +209,12 @@ class CacheSource(Source):
                             f"{len(self.lines)} in rows.jsonl; make the cache anew")
         if len(self.codes) != self.n or (self.codes >= len(reasons)).any():
             raise DataError(f"{path}: codes.npy is damaged; make the cache anew")
+
+    @property
+    def codes(self) -> np.ndarray: # uint8 [n]
+        "What was broken when the cache was made, by its place in `reasons`"
+        if self._codes is None: self._codes = np.array(_mapped(self.path, 'codes.npy', 1))
+        return self._codes
 
     def __getstate__(self): # each process maps for itself
         return {**self.__dict__, '_images': None, '_codes': None}
@@ -211,41 +230,12 @@ class CacheSource(Source):
 def images(self:CacheSource) -> np.ndarray: # uint8 [n,3,H,W]
     "All pictures, mapped; DataError when the file is not what it was"
     if self._images is None:
-        self._images = self._mapped('images.npy', 4)
+        self._images = _mapped(self.path, 'images.npy', 4)
         if self._images.shape[1:] != (3, *self.size):
             raise DataError(f"{self.path}: images.npy is not of the size by cache.json; make the cache anew")
     if identity(self.file) != self.identity: # reading beyond the end of a map would end the process
         raise DataError(f"{self.file} was changed after it was opened; start again")
     return self._images
-
-# %% ../nbs/24_lmdb.ipynb #0e5a3a15
-@patch(as_prop=True)
-def codes(self:CacheSource) -> np.ndarray: # uint8 [n]
-    "What was broken when the cache was made, by its place in `reasons`"
-    if self._codes is None:
-        self._codes = np.array(self._mapped('codes.npy', 1))
-    return self._codes
-
-# %% ../nbs/24_lmdb.ipynb #cf53af1e
-@patch
-def image(self:CacheSource, i: int, size: tuple | None = None) -> Image.Image:
-    "The picture, of the size that the cache has; BrokenImage when there was none"
-    i = self._at(i)
-    if self.codes[i]:
-        raise BrokenImage(self.name(i), reasons[self.codes[i]])
-    return Image.fromarray(self.images[i].transpose(1, 2, 0))
-
-# %% ../nbs/24_lmdb.ipynb #e99cd42b
-@patch
-def _described(self:CacheSource):
-    "(n, size, labelled) by cache.json"
-    try:
-        meta = json.loads((self.path/'cache.json').read_text())
-        n, (height, width), labelled = meta['n'], meta['size'], meta['labelled']
-        if all(isinstance(x, int) for x in (n, height, width)): return n, (height, width), bool(labelled)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise DataError(f"{self.path}: cache.json is damaged; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #c0b7fbb7
 @patch
@@ -259,13 +249,11 @@ def _rows(self:CacheSource, indices):
         pass
     raise DataError(f"{self.path}: rows.jsonl is damaged; make the cache anew")
 
-# %% ../nbs/24_lmdb.ipynb #6070738b
+# %% ../nbs/24_lmdb.ipynb #cf53af1e
 @patch
-def _mapped(self:CacheSource, name, ndim):
-    "The numbers of a file, which are read when they are looked at"
-    try:
-        array = np.load(self.path/name, mmap_mode='r').view(np.ndarray)
-        if array.dtype == np.uint8 and array.ndim == ndim: return array
-    except Exception: # damaged files make NumPy raise nearly anything
-        pass
-    raise DataError(f"{self.path}: {name} is damaged or cut short; make the cache anew")
+def image(self:CacheSource, i: int, size: tuple | None = None) -> Image.Image:
+    "The picture, of the size that the cache has; BrokenImage when there was none"
+    i = self._at(i)
+    if self.codes[i]:
+        raise BrokenImage(self.name(i), reasons[self.codes[i]])
+    return Image.fromarray(self.images[i].transpose(1, 2, 0))

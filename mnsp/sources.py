@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['most_descriptions', 'kinds', 'rendered', 'first_key', 'is_description', 'beside', 'mixture_of', 'opening', 'rows_of',
-           'same_part', 'open_description', 'split_of_lmdb', 'many_below', 'said', 'open_source', 'lists_in',
+           'open_description', 'split_of_lmdb', 'many_below', 'said', 'open_source', 'same_part', 'lists_in',
            'no_labels']
 
 # %% ../nbs/27_sources.ipynb #93de2958
@@ -69,14 +69,13 @@ def mixture_of(path: Path) -> tuple:
     parts = said.pop('mixture')
     return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
-# %% ../nbs/27_sources.ipynb #26cbca00
+# %% ../nbs/27_sources.ipynb #035074a3
 _inside = ContextVar('inside', default=()) # the descriptions that are being opened, from the outermost
 
 _opened = ContextVar('opened') # a list of all that the outermost one has led to
 
 most_descriptions = 200
 
-# %% ../nbs/27_sources.ipynb #035074a3
 @contextmanager
 def opening(path: str | Path) -> Iterator:
     "Open what a description names; DataError when it is wrong, leads to itself, or through more than eight others"
@@ -104,17 +103,6 @@ def rows_of(file: str | Path) -> np.ndarray:
     except Exception: # damaged files make NumPy raise nearly anything
         pass
     raise DataError(f"{file}: missing, damaged, or no list of rows; split it again")
-
-# %% ../nbs/27_sources.ipynb #358f0857
-def same_part(path: Path, said: dict) -> Subset:
-    "Chosen rows of a source, perhaps with other texts; DataError when the source is not what it was then"
-    source = open_source(beside(path, said['source']), **said.get('columns', {}))
-    if (then := said.get('of')) and then != fingerprint(source):
-        raise DataError(f"{path}: {said['source']} has changed since then ({then[0]:,} items then, "
-                        f"{len(source):,} now, or other names); split or label it again")
-    if 'texts' in said:
-        source = Relabelled(source, json.loads(beside(path, said['texts']).read_text(encoding='utf-8')))
-    return Subset(source, rows_of(beside(path, said['rows'])))
 
 # %% ../nbs/27_sources.ipynb #dcd04dd5
 def open_description(path: Path) -> Source:
@@ -193,6 +181,17 @@ def open_source(
         raise DataError(f"{path} is an archive: unpack it, then give what comes out")
     raise DataError(f"{path}: neither a folder of images nor an LMDB, a list of labels or "
                     "another data set known here")
+
+# %% ../nbs/27_sources.ipynb #358f0857
+def same_part(path: Path, said: dict) -> Subset:
+    "Chosen rows of a source, perhaps with other texts; DataError when the source is not what it was then"
+    source = open_source(beside(path, said['source']), **said.get('columns', {}))
+    if (then := said.get('of')) and then != fingerprint(source):
+        raise DataError(f"{path}: {said['source']} has changed since then ({then[0]:,} items then, "
+                        f"{len(source):,} now, or other names); split or label it again")
+    if 'texts' in said:
+        source = Relabelled(source, json.loads(beside(path, said['texts']).read_text(encoding='utf-8')))
+    return Subset(source, rows_of(beside(path, said['rows'])))
 
 # %% ../nbs/27_sources.ipynb #206c7504
 def lists_in(folder: Path, most: int = 200) -> list: # looks at so many files at most

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['writers', 'Probe', 'groups_of_same', 'Check', 'check', 'some', 'label_font', 'drawable', 'sheet_rows', 'Part',
-           'encoded', 'as_png', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'write_parquet', 'Written',
-           'convert', 'finished', 'cache', 'fill', 'memory_map', 'reserve', 'describe', 'split']
+           'as_png', 'encoded', 'gather', 'write_lmdb', 'with_suffix', 'write_folder', 'write_parquet', 'Written',
+           'finished', 'convert', 'reserve', 'memory_map', 'fill', 'cache', 'describe', 'split']
 
 # %% ../nbs/30_stores.ipynb #00000003
 import errno
@@ -101,6 +101,19 @@ def check(
     labels = survey(raw_labels(source) if is_labelled(source) else (), charset, max_len)
     return Check(source, np.concatenate(rows), pictures.tally, labels)
 
+# %% ../nbs/30_stores.ipynb #0448af76
+def some(texts, most):
+    "The first few, and how many more"
+    return ', '.join(texts[:most])+(f', … {len(texts)-most:,} more' if len(texts) > most else '')
+
+@patch
+def histogram(self:Check, width=40):
+    "The lengths of the words as bars of text"
+    lengths = self.labels.lengths
+    top = max(lengths.values(), default=0)
+    bars = (f'\n{k:11} {lengths[k]:>10,}  {"█"*round(width*lengths[k]/top)}' for k in sorted(lengths))
+    return ''.join(['\n\ncharacters       words', *bars]) if top else ''
+
 # %% ../nbs/30_stores.ipynb #0000000c
 @patch
 def table(self:Check, most=5):
@@ -124,19 +137,6 @@ def table(self:Check, most=5):
         rows.append(('to clean', f'{found.cleaned:,}', 'labels with line ends, spaces around, or accents apart'))
     lines = (f'{name:11}{value:>11}  {about}'.rstrip() for name, value, about in rows)
     return '\n'.join(lines) + self.histogram()
-
-# %% ../nbs/30_stores.ipynb #0448af76
-def some(texts, most):
-    "The first few, and how many more"
-    return ', '.join(texts[:most])+(f', … {len(texts)-most:,} more' if len(texts) > most else '')
-
-@patch
-def histogram(self:Check, width=40):
-    "The lengths of the words as bars of text"
-    lengths = self.labels.lengths
-    top = max(lengths.values(), default=0)
-    bars = (f'\n{k:11} {lengths[k]:>10,}  {"█"*round(width*lengths[k]/top)}' for k in sorted(lengths))
-    return ''.join(['\n\ncharacters       words', *bars]) if top else ''
 
 # %% ../nbs/30_stores.ipynb #0000000f
 def label_font(texts):
@@ -230,17 +230,19 @@ class Part:
         if self.dst.exists():
             raise DataError(f"{self.dst} exists; remove it, or give another name")
 
-    def begun(self):
-        "Where to go on; DataError when something else was begun there"
-        about = dict(n=len(self.source), digest=digest_of(self.source), **self.about)
-        try:
-            state = json.loads(self.note.read_text()) if self.note.exists() else None
-            if state and state['about'] != about:
-                raise DataError(f"{self.folder} was begun from another source or with other settings, or the "
-                                "source has changed since; remove it")
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
-            raise DataError(f"{self.note} is damaged; remove {self.folder}") from None
-        return state or dict(about=about, done=0, written=0, left_out=[], size=0)
+# %% ../nbs/30_stores.ipynb #8b30bad0
+@patch
+def begun(self:Part):
+    "Where to go on; DataError when something else was begun there"
+    about = dict(n=len(self.source), digest=digest_of(self.source), **self.about)
+    try:
+        state = json.loads(self.note.read_text()) if self.note.exists() else None
+        if state and state['about'] != about:
+            raise DataError(f"{self.folder} was begun from another source or with other settings, or the "
+                            "source has changed since; remove it")
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError):
+        raise DataError(f"{self.note} is damaged; remove {self.folder}") from None
+    return state or dict(about=about, done=0, written=0, left_out=[], size=0)
 
 # %% ../nbs/30_stores.ipynb #0c5e0001
 @patch
@@ -269,7 +271,13 @@ def finish(self:Part):
     (self.folder/'.lock').unlink(missing_ok=True) # none on Windows
     os.replace(self.folder, self.dst)
 
-# %% ../nbs/30_stores.ipynb #00000014
+# %% ../nbs/30_stores.ipynb #711caf1a
+def as_png(im): # PIL image
+    "The bytes of a picture as a PNG file"
+    buffer = io.BytesIO()
+    im.save(buffer, 'png')
+    return buffer.getvalue()
+
 def encoded(source, i, outside=False):
     "The bytes of a picture that can be decoded; BrokenImage when it cannot, DataError when it may not be copied"
     own, j = home(source, i)
@@ -277,13 +285,6 @@ def encoded(source, i, outside=False):
         raise DataError(f"{own.name(j)} lies outside the data set; pass outside=True to copy it all the same")
     im = picture(source, i)
     return own.data(j) if hasattr(own, 'data') else as_png(im)
-
-# %% ../nbs/30_stores.ipynb #711caf1a
-def as_png(im): # PIL image
-    "The bytes of a picture as a PNG file"
-    buffer = io.BytesIO()
-    im.save(buffer, 'png')
-    return buffer.getvalue()
 
 # %% ../nbs/30_stores.ipynb #a3cb9968
 def gather(source, start, stop, usable, outside):
@@ -340,7 +341,6 @@ def write_parquet(part, rows, labelled):
     table = pa.table({name: columns[name] for name in features}, features.arrow_schema)
     pq.write_table(table, part.folder/f'{part.state["done"]:09d}.parquet', row_group_size=1000)
 
-# %% ../nbs/30_stores.ipynb #00000018
 writers = dict(lmdb=write_lmdb, folder=write_folder, parquet=write_parquet)
 
 # %% ../nbs/30_stores.ipynb #d047ce59
@@ -356,6 +356,17 @@ class Written:
         lacking = f'; left out: {by_reason(self.left_out)}' if self.left_out else ''
         mended = f'; {self.cleaned:,} label{"s"*(self.cleaned > 1)} cleaned' if self.cleaned else ''
         return f'{self.path}: {self.n:,} pictures{lacking}{mended}'
+
+# %% ../nbs/30_stores.ipynb #2ceceef5
+def finished(part):
+    "Move the result to its place, and say what it is"
+    state = part.state
+    if not state['written']:
+        raise DataError(f"{part.dst}: nothing to write, all {state['about']['n']} items of the "
+                        f"source are broken or have no label; see {part.folder}/progress.json")
+    (part.folder/'lock.mdb').unlink(missing_ok=True)
+    part.finish()
+    return Written(part.dst, state['written'], [tuple(x) for x in state['left_out']], state.get('cleaned', 0))
 
 # %% ../nbs/30_stores.ipynb #6b911ff4
 def convert(
@@ -385,16 +396,48 @@ def convert(
             meter.update(stop-done)
         return finished(part)
 
-# %% ../nbs/30_stores.ipynb #2ceceef5
-def finished(part):
-    "Move the result to its place, and say what it is"
-    state = part.state
-    if not state['written']:
-        raise DataError(f"{part.dst}: nothing to write, all {state['about']['n']} items of the "
-                        f"source are broken or have no label; see {part.folder}/progress.json")
-    (part.folder/'lock.mdb').unlink(missing_ok=True)
-    part.finish()
-    return Written(part.dst, state['written'], [tuple(x) for x in state['left_out']], state.get('cleaned', 0))
+# %% ../nbs/30_stores.ipynb #5a041c09
+def reserve(descriptor, size):
+    "Have the disk keep room for a file; writing into a map of one without it would end the process (SIGBUS)"
+    try:
+        if hasattr(os, 'posix_fallocate'): os.posix_fallocate(descriptor, 0, size)
+    except OSError as e:
+        if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL): raise # a file system that cannot
+
+# %% ../nbs/30_stores.ipynb #0c5e0002
+def memory_map(file, shape):
+    "A uint8 .npy file to be written piece by piece, with room for all of it; DataError when the disk has not as much"
+    try:
+        array = (np.load(file, mmap_mode='r+') if file.exists() else
+                 np.lib.format.open_memmap(file, 'w+', np.uint8, shape))
+        with open(file, 'r+b') as f: reserve(f.fileno(), os.path.getsize(file))
+        return array
+    except ValueError:
+        raise DataError(f"{file} is damaged; remove {file.parent}") from None
+    except OSError as e:
+        file.unlink(missing_ok=True)
+        raise DataError(f"{file}: {np.prod(shape)/1e6:,.3f} MB are needed ({e.strerror or e}); make room, "
+                        "or give another name") from None
+
+# %% ../nbs/30_stores.ipynb #c19c253d
+def fill(part, images, codes, workers, bar, every):
+    "Decode what is missing of a cache"
+    source, n, at, lines = part.source, len(part.source), part.state['done'], []
+    dataset = WordDataset(source, images.shape[2:], on_broken='blank', max_broken=1.)
+    loader = word_loader(dataset, 256, workers=workers)
+    loader.order.start = at
+    with tqdm(total=n, initial=at, desc='decoding', unit='pictures', disable=not bar) as meter:
+        for k, (batch, _) in enumerate(loader, 1):
+            stop = at+len(batch)
+            images[at:stop], codes[at:stop] = batch.numpy(), dataset.tally.codes[at:stop].numpy()
+            rows = (dict(name=source.name(i), text=readable_label(source, i)) for i in range(at, stop))
+            lines += [json.dumps(row, ensure_ascii=False)+'\n' for row in rows]
+            meter.update(stop-at)
+            at = stop
+            if k % every == 0 or at == n:
+                images.flush(); codes.flush()
+                part.progress(done=at, written=at, size=part.append('rows.jsonl', lines))
+                lines = []
 
 # %% ../nbs/30_stores.ipynb #0000001e
 def cache(
@@ -417,49 +460,6 @@ def cache(
         (part.folder/'cache.json').write_text(json.dumps(said))
         del images, codes # Windows does not move what is mapped
         return finished(part)
-
-# %% ../nbs/30_stores.ipynb #c19c253d
-def fill(part, images, codes, workers, bar, every):
-    "Decode what is missing of a cache"
-    source, n, at, lines = part.source, len(part.source), part.state['done'], []
-    dataset = WordDataset(source, images.shape[2:], on_broken='blank', max_broken=1.)
-    loader = word_loader(dataset, 256, workers=workers)
-    loader.order.start = at
-    with tqdm(total=n, initial=at, desc='decoding', unit='pictures', disable=not bar) as meter:
-        for k, (batch, _) in enumerate(loader, 1):
-            stop = at+len(batch)
-            images[at:stop], codes[at:stop] = batch.numpy(), dataset.tally.codes[at:stop].numpy()
-            rows = (dict(name=source.name(i), text=readable_label(source, i)) for i in range(at, stop))
-            lines += [json.dumps(row, ensure_ascii=False)+'\n' for row in rows]
-            meter.update(stop-at)
-            at = stop
-            if k % every == 0 or at == n:
-                images.flush(); codes.flush()
-                part.progress(done=at, written=at, size=part.append('rows.jsonl', lines))
-                lines = []
-
-# %% ../nbs/30_stores.ipynb #0c5e0002
-def memory_map(file, shape):
-    "A uint8 .npy file to be written piece by piece, with room for all of it; DataError when the disk has not as much"
-    try:
-        array = (np.load(file, mmap_mode='r+') if file.exists() else
-                 np.lib.format.open_memmap(file, 'w+', np.uint8, shape))
-        with open(file, 'r+b') as f: reserve(f.fileno(), os.path.getsize(file))
-        return array
-    except ValueError:
-        raise DataError(f"{file} is damaged; remove {file.parent}") from None
-    except OSError as e:
-        file.unlink(missing_ok=True)
-        raise DataError(f"{file}: {np.prod(shape)/1e6:,.3f} MB are needed ({e.strerror or e}); make room, "
-                        "or give another name") from None
-
-# %% ../nbs/30_stores.ipynb #5a041c09
-def reserve(descriptor, size):
-    "Have the disk keep room for a file; writing into a map of one without it would end the process (SIGBUS)"
-    try:
-        if hasattr(os, 'posix_fallocate'): os.posix_fallocate(descriptor, 0, size)
-    except OSError as e:
-        if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL): raise # a file system that cannot
 
 # %% ../nbs/30_stores.ipynb #00000024
 def describe(part, name, source_path, rows, of, columns, **said):

@@ -55,6 +55,13 @@ def _fitting(self:WordStream):
         if self.fits(text): yield name, open_it, text
         else: self.tally.note(name, 'does not fit')
 
+# %% ../nbs/29_streams.ipynb #f0b67a67
+@patch
+def _substitute(self:WordStream, before, seed):
+    "(picture, item) of a readable item before; depends on nothing else, so that a run can resume"
+    drawn = (before[i] for i in np.random.default_rng(seed).permutation(len(before)))
+    return first_whole(drawn, lambda item: self.decoded(item[1])[0])
+
 # %% ../nbs/29_streams.ipynb #5fb540ff
 @patch
 def _samples(self:WordStream, worker, skip):
@@ -73,13 +80,6 @@ def _samples(self:WordStream, worker, skip):
                 yield from [(image, target)]*owed
                 owed = 0
         before.append(item)
-
-# %% ../nbs/29_streams.ipynb #f0b67a67
-@patch
-def _substitute(self:WordStream, before, seed):
-    "(picture, item) of a readable item before; depends on nothing else, so that a run can resume"
-    drawn = (before[i] for i in np.random.default_rng(seed).permutation(len(before)))
-    return first_whole(drawn, lambda item: self.decoded(item[1])[0])
 
 # %% ../nbs/29_streams.ipynb #70a03b95
 @patch

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['not_text', 'marks', 'luma', 'Rendered', 'World', 'check_world', 'demo_world', 'clear_world', 'varied_world',
            'street_world', 'font_files', 'font_chars', 'draws', 'find_fonts', 'held_out', 'cases', 'vocabulary',
-           'Words', 'draw_text', 'font_at', 'letter_size', 'line_of_text', 'random_space', 'Layout', 'bend', 'unbend',
+           'Words', 'draw_text', 'font_at', 'letter_size', 'line_of_text', 'random_space', 'bend', 'unbend', 'Layout',
            'bend_and_view', 'straighten', 'crop_box', 'lay_out', 'random_angle', 'random_layout', 'with_neighbours',
-           'colour', 'two_brightnesses', 'cloud', 'texture', 'background', 'blend', 'uneven', 'under_text', 'jpeg',
-           'degrade', 'SynthWords', 'usable_fonts', 'render', 'draw_line']
+           'colour', 'two_brightnesses', 'cloud', 'texture', 'background', 'under_text', 'uneven', 'blend', 'jpeg',
+           'degrade', 'usable_fonts', 'SynthWords']
 
 # %% ../nbs/02_synth.ipynb #00000003
 import io
@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from matplotlib import font_manager, get_data_path
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -91,13 +92,11 @@ def demo_world() -> World:
                  mixed_case=False, punctuation=0., fonts='own', geometry=.3, noise=.3, contrast=.5,
                  dark_text=True)
 
-# %% ../nbs/02_synth.ipynb #b74b12fb
 def clear_world() -> World:
     "Clear words of 2 to 10 characters in any colours, alike on every machine: to look at, and for small models"
     return World(min_len=2, max_len=10, words=.9, numbers=.05, strings=.05, fonts='own', geometry=.5, noise=.4,
                  contrast=.4)
 
-# %% ../nbs/02_synth.ipynb #1af89be4
 def varied_world() -> World:
     "All 94 printable characters, every effect, every usable font of this machine"
     return World()
@@ -115,7 +114,6 @@ not_text = re.compile(r'^cm[a-z]+\d+\.|stixsiz|stixnonuni|lastresort|symbol|ding
                       r'emoji|wingding|barcode|hairline', # strokes thinner than a pixel leave no ink
                       re.I)
 
-# %% ../nbs/02_synth.ipynb #40646c7f
 def font_files(
     system=True, # also the fonts installed on this machine
 ) -> list:       # paths, matplotlib's own first, each file name once
@@ -179,10 +177,9 @@ def vocabulary(world, split=None):
             and not any(c.isdigit() for c in w) and len(w.upper()) == len(w) and cases(w, world)
             and (split is None or held_out(w) == (split == 'valid'))]
 
-# %% ../nbs/02_synth.ipynb #00000017
+# %% ../nbs/02_synth.ipynb #e9494a36
 marks = '!?.,:;-\'"'
 
-# %% ../nbs/02_synth.ipynb #e9494a36
 class Words:
     "Draws texts of one world; `split` 'train' or 'valid' keeps to that side of the held-out words"
     def __init__(self, world, split=None):
@@ -199,20 +196,22 @@ class Words:
         if world.numbers and not self.digits:
             raise ValueError("World: numbers > 0, but alphabet has no digits; set numbers=0 or add digits")
 
-    def one(self, rng):
-        "One text, not looking at the split"
-        w, u = self.world, rng.random()*(self.world.words + self.world.numbers + self.world.strings)
-        n = int(rng.integers(w.min_len, w.max_len+1))
-        if u < w.words:
-            forms = cases(self.vocabulary[int(len(self.vocabulary)*rng.random()**w.common)], w)
-            text = forms[rng.integers(len(forms))]
-        else:
-            chars = self.digits if u < w.words + w.numbers else w.alphabet
-            text = ''.join([chars[k] for k in rng.integers(len(chars), size=n)])
-        plain = u < w.words + w.numbers and len(text) < w.max_len
-        if plain and self.marks and rng.random() < w.punctuation:
-            text += self.marks[rng.integers(len(self.marks))]
-        return text
+# %% ../nbs/02_synth.ipynb #6fe45220
+@patch
+def one(self:Words, rng):
+    "One text, not looking at the split"
+    w, u = self.world, rng.random()*(self.world.words + self.world.numbers + self.world.strings)
+    n = int(rng.integers(w.min_len, w.max_len+1))
+    if u < w.words:
+        forms = cases(self.vocabulary[int(len(self.vocabulary)*rng.random()**w.common)], w)
+        text = forms[rng.integers(len(forms))]
+    else:
+        chars = self.digits if u < w.words + w.numbers else w.alphabet
+        text = ''.join([chars[k] for k in rng.integers(len(chars), size=n)])
+    plain = u < w.words + w.numbers and len(text) < w.max_len
+    if plain and self.marks and rng.random() < w.punctuation:
+        text += self.marks[rng.integers(len(self.marks))]
+    return text
 
 # %% ../nbs/02_synth.ipynb #00000018
 def draw_text(words, rng):
@@ -260,15 +259,6 @@ def random_space(world, rng):
         return 0.
     return float(rng.beta(1, 3)*.6-.04)
 
-# %% ../nbs/02_synth.ipynb #0000001e
-@dataclass(frozen=True)
-class Layout:
-    "One geometry; lengths in units of the line's height"
-    angle: float = 0.           # radians the line spans as an arc, 0: straight
-    matrix: tuple = (1, 0, 0, 1) # turn and shear, row by row
-    side: tuple = (0, 0)        # g of the side view
-    margin: tuple = (.1, .1, .1, .1) # left, top, right, bottom, as shares of the text's box
-
 # %% ../nbs/02_synth.ipynb #478fd35a
 def bend(x, y, width, angle):
     "Straight line → arc"
@@ -277,7 +267,6 @@ def bend(x, y, width, angle):
     radius = width/angle
     return (radius-y)*np.sin(x/radius), radius-(radius-y)*np.cos(x/radius)
 
-# %% ../nbs/02_synth.ipynb #ec051175
 def unbend(x, y, width, angle):
     "Arc → straight line"
     if abs(angle) < 1e-3:
@@ -285,6 +274,15 @@ def unbend(x, y, width, angle):
     radius, sign = width/angle, math.copysign(1, angle)
     phi = np.arctan2(sign*x, sign*(radius-y))
     return phi*radius, radius-sign*np.hypot(x, radius-y)
+
+# %% ../nbs/02_synth.ipynb #0000001e
+@dataclass(frozen=True)
+class Layout:
+    "One geometry; lengths in units of the line's height"
+    angle: float = 0.           # radians the line spans as an arc, 0: straight
+    matrix: tuple = (1, 0, 0, 1) # turn and shear, row by row
+    side: tuple = (0, 0)        # g of the side view
+    margin: tuple = (.1, .1, .1, .1) # left, top, right, bottom, as shares of the text's box
 
 # %% ../nbs/02_synth.ipynb #0000001f
 def bend_and_view(x, y, width, layout):
@@ -407,14 +405,6 @@ def two_brightnesses(rng, contrast, dark_text=False):
     pair = low+shift, high+shift
     return pair if dark_text or rng.random() < .5 else pair[::-1]
 
-# %% ../nbs/02_synth.ipynb #0000002a
-@lru_cache(8)
-def _places(size):
-    "x and y of every pixel, float32 [H,W], y from 0 to 1, x in the same unit"
-    H, W = size
-    y, x = np.mgrid[:H, :W].astype(np.float32)/H
-    return x, y
-
 # %% ../nbs/02_synth.ipynb #0b23f046
 def cloud(size, rng):
     "Smooth random light, float32 [H,W,3] around 0, mostly grey"
@@ -422,6 +412,14 @@ def cloud(size, rng):
     coarse = (coarse[..., 3:]*.7+coarse[..., :3]*.3).astype(np.uint8)
     im = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(im, np.float32)/255-.5
+
+# %% ../nbs/02_synth.ipynb #cd6f3f81
+@lru_cache(8)
+def _places(size):
+    "x and y of every pixel, float32 [H,W], y from 0 to 1, x in the same unit"
+    H, W = size
+    y, x = np.mgrid[:H, :W].astype(np.float32)/H
+    return x, y
 
 # %% ../nbs/02_synth.ipynb #a7ee1a5b
 def texture(size, rng):
@@ -451,20 +449,15 @@ def background(size, brightness, strength, rng):
         ground = ground+texture(size, rng)*np.float32(rng.uniform(.1, .7)*strength)
     return ground
 
-# %% ../nbs/02_synth.ipynb #0000002e
-def blend(alpha, world, rng):
-    "Coloured picture, float32 [H,W,3], of grey letters `alpha` (PIL)"
-    ink, paper = two_brightnesses(rng, world.contrast, world.dark_text)
-    gap = abs(ink-paper)
-    picture = background(world.size, paper, .5*gap*world.noise, rng)
-    opacity = np.asarray(alpha, np.float32)[..., None]*np.float32(rng.uniform(.85, 1)/255)
-    if world.ink and rng.random() < world.ink:
-        return uneven(picture, alpha, opacity, ink, paper, rng)
-    u = rng.random()
-    if u < .25*world.noise:
-        edge = colour(min(max(paper-.5*(ink-paper), .02), .98), rng)
-        picture = picture+under_text(alpha, u < .12*world.noise, rng)*(edge-picture)
-    return picture+opacity*(colour(ink, rng)-picture)
+# %% ../nbs/02_synth.ipynb #d6117da8
+def under_text(alpha, outline, rng):
+    "Opacity, float32 [H,W,1], of an outline around the letters or of their shadow"
+    if outline:
+        return np.asarray(alpha.filter(ImageFilter.MaxFilter(3)), np.float32)[..., None]/255
+    dy, dx = rng.integers(1, 3, 2)*(1, rng.choice([-1, 1]))
+    shadow = Image.new('L', alpha.size)
+    shadow.paste(alpha, (int(dx), int(dy)))
+    return np.asarray(shadow, np.float32)[..., None]*np.float32(.6/255)
 
 # %% ../nbs/02_synth.ipynb #eb041fcf
 def uneven(picture, alpha, opacity, ink, paper, rng):
@@ -479,15 +472,20 @@ def uneven(picture, alpha, opacity, ink, paper, rng):
         opacity = opacity*(.45+.55*(spots[..., None] > 80))
     return picture+opacity*(fill+cloud(alpha.size[::-1], rng)*np.float32(1.2*abs(ink-paper))-picture)
 
-# %% ../nbs/02_synth.ipynb #d6117da8
-def under_text(alpha, outline, rng):
-    "Opacity, float32 [H,W,1], of an outline around the letters or of their shadow"
-    if outline:
-        return np.asarray(alpha.filter(ImageFilter.MaxFilter(3)), np.float32)[..., None]/255
-    dy, dx = rng.integers(1, 3, 2)*(1, rng.choice([-1, 1]))
-    shadow = Image.new('L', alpha.size)
-    shadow.paste(alpha, (int(dx), int(dy)))
-    return np.asarray(shadow, np.float32)[..., None]*np.float32(.6/255)
+# %% ../nbs/02_synth.ipynb #0000002e
+def blend(alpha, world, rng):
+    "Coloured picture, float32 [H,W,3], of grey letters `alpha` (PIL)"
+    ink, paper = two_brightnesses(rng, world.contrast, world.dark_text)
+    gap = abs(ink-paper)
+    picture = background(world.size, paper, .5*gap*world.noise, rng)
+    opacity = np.asarray(alpha, np.float32)[..., None]*np.float32(rng.uniform(.85, 1)/255)
+    if world.ink and rng.random() < world.ink:
+        return uneven(picture, alpha, opacity, ink, paper, rng)
+    u = rng.random()
+    if u < .25*world.noise:
+        edge = colour(min(max(paper-.5*(ink-paper), .02), .98), rng)
+        picture = picture+under_text(alpha, u < .12*world.noise, rng)*(edge-picture)
+    return picture+opacity*(colour(ink, rng)-picture)
 
 # %% ../nbs/02_synth.ipynb #00000030
 def jpeg(im, quality):
@@ -510,10 +508,19 @@ def degrade(picture, noise, rng):
         im = im.reduce(2).resize(im.size, Image.Resampling.BILINEAR)
     return jpeg(im, int(rng.integers(20, 80))) if compressed else im
 
-# %% ../nbs/02_synth.ipynb #00000032
-Rendered = namedtuple('Rendered', 'image text mask')
-
-Rendered.__doc__ = "A rendered word: PIL RGB picture, its text, bool [H,W] mask that is True where text is"
+# %% ../nbs/02_synth.ipynb #00000033
+def usable_fonts(world):
+    "The world's fonts; ValueError when none can draw its alphabet"
+    if isinstance(world.fonts, str):
+        fonts = find_fonts(world.alphabet, system=world.fonts == 'system')
+    else:
+        fonts = [str(p) for p in world.fonts if font_chars(str(p)) >= set(map(ord, world.alphabet))]
+    if fonts:
+        return fonts
+    some, which = world.alphabet[:12], world.fonts if isinstance(world.fonts, str) else 'given'
+    raise ValueError(f"World: none of the fonts ({which}) has all of "
+                     f"{some!r}{'…' if len(world.alphabet) > 12 else ''}; install a font that has, "
+                     "give font files as fonts=, or shorten alphabet")
 
 # %% ../nbs/02_synth.ipynb #9863b24e
 class SynthWords:
@@ -543,21 +550,21 @@ class SynthWords:
 
     def _rng(self, i): return np.random.default_rng((self.seed, self._at(i)))
 
-# %% ../nbs/02_synth.ipynb #00000033
-def usable_fonts(world):
-    "The world's fonts; ValueError when none can draw its alphabet"
-    if isinstance(world.fonts, str):
-        fonts = find_fonts(world.alphabet, system=world.fonts == 'system')
-    else:
-        fonts = [str(p) for p in world.fonts if font_chars(str(p)) >= set(map(ord, world.alphabet))]
-    if fonts:
-        return fonts
-    some, which = world.alphabet[:12], world.fonts if isinstance(world.fonts, str) else 'given'
-    raise ValueError(f"World: none of the fonts ({which}) has all of "
-                     f"{some!r}{'…' if len(world.alphabet) > 12 else ''}; install a font that has, "
-                     "give font files as fonts=, or shorten alphabet")
+# %% ../nbs/02_synth.ipynb #5eb3186a
+@patch
+def draw_line(self:SynthWords, text, rng):
+    "Straight line of `text` in one of the fonts"
+    k, letter = rng.integers(len(self.fonts)), self.world.alphabet[0]
+    font = next((f for f in (*self.fonts[k:], *self.fonts[:k]) if draws(f, letter)), None)
+    if font is None: raise ValueError("World: none of its fonts can be drawn; give other font files as fonts=")
+    return line_of_text(text, font, rng, self.world.size, random_space(self.world, rng))
 
 # %% ../nbs/02_synth.ipynb #56280d31
+Rendered = namedtuple('Rendered', 'image text mask')
+
+Rendered.__doc__ = "A rendered word: PIL RGB picture, its text, bool [H,W] mask that is True where text is"
+
+@patch
 def render(self:SynthWords,
     i, # which word
 ):     # Rendered(image, text, mask): PIL RGB picture, str, bool [H,W] True where text is
@@ -572,13 +579,3 @@ def render(self:SynthWords,
         seen = lay_out(page, layout, world.size, line.size)
     image = degrade(blend(seen, world, rng), world.noise, rng)
     return Rendered(image, text, np.asarray(alpha) > 127)
-
-# %% ../nbs/02_synth.ipynb #5eb3186a
-def draw_line(self:SynthWords, text, rng):
-    "Straight line of `text` in one of the fonts"
-    k, letter = rng.integers(len(self.fonts)), self.world.alphabet[0]
-    font = next((f for f in (*self.fonts[k:], *self.fonts[:k]) if draws(f, letter)), None)
-    if font is None: raise ValueError("World: none of its fonts can be drawn; give other font files as fonts=")
-    return line_of_text(text, font, rng, self.world.size, random_space(self.world, rng))
-
-SynthWords.render, SynthWords.draw_line = render, draw_line

@@ -142,10 +142,9 @@ def shares_of(
         raise ValueError(f"weights: {weights} for {len(parts)} parts; give one number > 0 for each")
     return shares
 
-# %% ../nbs/25_unions.ipynb #870b0385
+# %% ../nbs/25_unions.ipynb #81d11ba9
 most_mixed = 500_000_000 # items of a mixture, for each of which a byte is kept
 
-# %% ../nbs/25_unions.ipynb #81d11ba9
 class Mixture(Composed):
     "Sources mixed by weight, the same way for the same seed"
     every = 4096
