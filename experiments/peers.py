@@ -7,8 +7,9 @@
 SET is a folder of word crops with labels, as the package opens it. Every reader runs in a process of its own and is given
 the same files; only recognisers are compared, no detectors. Texts are compared without white space, since readers of words
 differ in whether they write it. Weights of ours: --weights, the packaged ones if left out; `mnsp` reads as `mnsp read` does
-(tall pictures in three rotations, unsure words in three crops), `mnsp, no TTA` without the crops; `mnsp, without PyTorch` and
-`mnsp, int8` read so by the exported reader, in float32 and in whole numbers; `mnsp, ONNX` reads every picture in one view.
+(tall pictures in three rotations, unsure words in three crops, weighed by a list of words), `mnsp, no prior` without the
+list, `mnsp, plain` without the crops as well; `mnsp, without PyTorch` and `mnsp, int8` read as `mnsp` does by the exported
+reader, in float32 and in whole numbers; `mnsp, ONNX` reads every picture in one view.
 """
 import argparse
 import json
@@ -24,7 +25,7 @@ peers = { # name -> environment, what is installed there
     'PP-OCRv6 small': ('v6', ['rapidocr==3.10.*', 'onnxruntime']),
     'PP-OCRv4 mobile': ('v4', ['rapidocr_onnxruntime==1.4.4']),
     'Tesseract 5': (None, []),
-    **{f'mnsp{how}': (None, []) for how in ('', ', no TTA', ', ONNX', ', without PyTorch', ', int8')}}
+    **{f'mnsp{how}': (None, []) for how in ('', ', no prior', ', plain', ', ONNX', ', without PyTorch', ', int8')}}
 
 # ------------------------------------------------------------------------------- readers: files -> texts, in their process
 
@@ -85,8 +86,8 @@ def ours_onnx(batch, weights):
     def resized(file): return np.asarray(Image.open(file).convert('RGB').resize((width, height), Image.BICUBIC))
     return lambda files: [t for t, _ in reader.read_batch(np.stack([resized(f) for f in files]).transpose(0, 3, 1, 2))]
 
-readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, tta=False), ours_onnx, ours_as_read,
-                           partial(ours_as_read, int8=True))))
+readers = dict(zip(peers, (ppocr_v6, ppocr_v4, tesseract, ours, partial(ours, prior=False),
+                           partial(ours, tta=False, prior=False), ours_onnx, ours_as_read, partial(ours_as_read, int8=True))))
 
 def work(name, batch, weights):
     "Answer lines of JSON, lists of files, with texts and seconds, until there are no more"
