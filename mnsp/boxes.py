@@ -276,7 +276,8 @@ def ctw_file(file: Path) -> Iterator[Photo]: # CTW1500's training set
 def ppocr_line(line) -> Photo: # PPOCRLabel
     "`file TAB [{transcription, points, difficult}, …]`"
     name, _, rest = line.partition('\t')
-    return Photo(name, tuple(word(w['points'], text_of(w), bool(w.get('difficult'))) for w in json.loads(rest)))
+    def text(w): return None if (said := text_of(w)) in ('TEMPORARY', '待识别') else said # what the tool writes before one does
+    return Photo(name, tuple(word(w['points'], text(w), bool(w.get('difficult'))) for w in json.loads(rest)))
 
 # %% ../nbs/31_boxes.ipynb #02d0000011
 def one_file(file: Path) -> Iterator[Photo]:

@@ -6,7 +6,7 @@
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'stem_of', 'known_as', 'meant_by',
            'find_photos', 'upright_points', 'undecoded', 'too_large', 'divisor', 'open_photo', 'Photos', 'in_place',
            'words_of', 'placed', 'cut', 'Cutting', 'said_large', 'Cropped', 'folders_of', 'crop', 'on_a_line', 'saved',
-           'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'drawn_in']
+           'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
 
 # %% ../nbs/32_crops.ipynb #02e0000003
 import io
@@ -15,21 +15,19 @@ import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageStat
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .boxes import read_boxes, word
-from .data import from_workers, leave_signals
 from .files import write_atomically
 from .images import (BrokenImage, Source, asks_for_much, by_number, by_reason, decode, formats, max_pixels, open_image,
                          orientation, read_file, tried, why_broken)
 from .labels import DataError, suffixes
 from .lists import Spelling, find_file, find_images, places_around
-from .stores import Part, as_png, label_font
 
 # %% ../nbs/32_crops.ipynb #02e0000006
 def spaced(line, n): # [m, 2]
@@ -182,7 +180,7 @@ class Photos(Source):
             raise DataError(f"{annotations}: no photograph found, as {self.photos[0].name}; give their folder as --images")
     def name(self, i): return self.files[i] or self.photos[i].name
     def data(self, i): return Path(self.name(i)).read_bytes()
-    def written(self, i): return json.dumps(self.photos[i].boxes) # what else changes a result, for `Part`
+    def written(self, i): return json.dumps(self.photos[i]) # what else changes a result, for `Part`
 
     def words(self, i):
         "(the picture, its boxes)"
@@ -233,13 +231,14 @@ def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or 
     return found
 
 # %% ../nbs/32_crops.ipynb #e184b5b4
-class Cutting(Dataset):
-    "For worker processes: PNG files, and what was left out, of each photograph"
+class Cutting:
+    "A data set for worker processes: PNG files, and what was left out, of each photograph"
     def __init__(self, photos, first, options): self.photos, self.first, self.options = photos, first, options
     def __len__(self): return len(self.photos)-self.first
     def __getitem__(self, k):
         found, why = tried(lambda: cut(*self.photos.words(k+self.first), **self.options))
         if why: return [], [], why
+        from mnsp.stores import as_png
         kept = [(as_png(crop), box, tall) for box, crop, _, tall in found if crop]
         return kept, [why for _, crop, why, _ in found if crop is None], None
 
@@ -293,6 +292,10 @@ def crop(
     every=50,     # photographs between two notes
 ) -> Cropped:
     "Cut all words out of photographs; called again after an interruption, it goes on"
+    from torch.utils.data import DataLoader
+
+    from mnsp.data import from_workers, leave_signals
+    from mnsp.stores import Part
     if not 0 <= margin <= 2: raise ValueError(f"margin={margin}; give a share of the word's height in 0..2")
     photos, options = Photos(annotations, images), dict(margin=margin, least=least, turn=turn)
     names = folders_of(photos)
@@ -333,6 +336,7 @@ def ended(part, n):
     state = part.state
     if not state['written']:
         said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
+        part.note.unlink()                                   # whoever mends that begins anew
         raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}"
                         f"{said_large(state['left_out'])}")
     rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
@@ -395,16 +399,22 @@ def detect(images, out, find, bar=True): # folder; JSON file to write; of `detec
     return out
 
 # %% ../nbs/32_crops.ipynb #02e0000019
+def font_for(texts): # → size → font
+    "Pillow's own for ASCII, and where there is no matplotlib, which finds one that has the characters of `texts`"
+    if all(map(str.isascii, texts)): return ImageFont.load_default
+    try: from mnsp.stores import label_font
+    except ModuleNotFoundError: return ImageFont.load_default
+    return partial(ImageFont.truetype, label_font(texts).get_file())
+
 def drawn_in(im, boxes, texts, colour=(230, 90, 0)): # a text for each box, None: only its outline
     "A copy of the photograph with outlines of its words, and the texts above them"
-    im, thick = im.copy(), max(1, round(max(im.size)/500))
+    im, thick, font_of = im.copy(), max(1, round(max(im.size)/500)), font_for([t for t in texts if t])
     pen = ImageDraw.Draw(im)
-    file = label_font([t for t in texts if t]).get_file()
     for box, text in zip(boxes, texts):
         points, height = [tuple(p) for p in box.points], extent(*edges(box.points))[1]
         pen.line([*points, points[0]], colour, thick)
         if not text: continue
-        font = ImageFont.truetype(file, int(min(max(10, .6*height), 60)))
+        font = font_of(int(min(max(10, .6*height), 60)))
         left, top = min(x for x, _ in points), min(y for _, y in points)
         space = pen.textbbox((left, max(0, top-1.25*font.size)), text, font)
         pen.rectangle(space, colour)

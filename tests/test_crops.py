@@ -114,6 +114,28 @@ def test_photographs_that_cannot_be_used_are_counted(shop):
     assert 'photographs left out: 1 unreadable' in str(made)
 
 
+def test_what_came_to_nothing_is_tried_anew(shop):
+    "Photographs that lay elsewhere are found once they lie there"
+    file = label_txt(shop)
+    for k in range(2): (shop/f'photos/shop {k}.jpg').rename(shop/f'{k}.jpg')
+    (shop/'photos/other.jpg').write_bytes((shop/'0.jpg').read_bytes())
+    file.write_text(file.read_text(encoding='utf-8')+'\nphotos/other.jpg\t[]', encoding='utf-8')
+    with pytest.raises(DataError, match='left out: 2 missing'): crop(file, shop/'crops', bar=False)
+    for k in range(2): (shop/f'{k}.jpg').rename(shop/f'photos/shop {k}.jpg')
+    assert crop(file, shop/'crops', bar=False).n == 4
+
+
+def test_reading_in_place_is_told(shop):
+    "A word that nobody is asked to read is no failure; a picture that cannot be drawn is said before"
+    file = label_txt(shop, ('###', 'Café'))
+    code, out, err = run('read', shop/'photos/shop 0.jpg', '--boxes', file, '--json', '--draw', shop/'read.jpg')
+    assert code == 0 and Image.open(shop/'read.jpg').format == 'JPEG', err
+    assert [json.loads(line).get('error') for line in out.splitlines()] == ['not to be read', None]
+    for drawing in shop/'read.txt', shop/'nowhere/read.png':
+        one_line_error(*run('read', shop/'photos/shop 0.jpg', '--boxes', file, '--draw', drawing), 'give a .png file')
+    one_line_error(*run('read', shop/'photos', '--boxes', file, '--draw', shop/'read.png'), 'takes one photograph')
+
+
 def test_numbers_that_are_none(shop):
     "Infinite, huge and empty boxes are left out; none takes the memory"
     def box(*points): return [list(p) for p in points]
