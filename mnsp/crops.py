@@ -350,7 +350,7 @@ def ended(part, n):
 def rapidocr():
     "A function: RGB picture → polygons in its pixels"
     from rapidocr import RapidOCR
-    engine = RapidOCR()
+    engine = RapidOCR(params={'Global.log_level': 'warning'})
     def found(im): return engine(np.asarray(im)[..., ::-1], use_det=True, use_cls=False, use_rec=False).boxes
     return lambda im: [] if (boxes := found(im)) is None else np.asarray(boxes).tolist()
 
