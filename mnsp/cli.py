@@ -702,7 +702,8 @@ _Names = Annotated[list[str], typer.Argument(help="Picture files or folders, eac
 _EachObject = Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")]
 _Attention = Annotated[Optional[Path], typer.Option(help="PNG file: where the decoder looked, first pictures.")]
 _Beams = Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)]
-_Lexicon = Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one a line.")]
+_Lexicon = Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one a line, with "
+                                                          "their capitals: OPEN and open are two words.")]
 _Urls = Annotated[bool, typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")]
 _Boxes = Annotated[Optional[Path], typer.Option(help="Annotation of the photographs: read the words in their boxes.")]
 _Detect = Annotated[Optional[str], typer.Option(help=_detect)]
