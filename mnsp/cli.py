@@ -628,6 +628,12 @@ def _draw_readings(path, shown, urls):
     with _figures(): show_readings(*zip(*shown), urls=urls).savefig(path, dpi=120, bbox_inches='tight')
 
 # %% ../nbs/79_cli.ipynb #32c00001
+def _drawn_to(path, pictures):
+    "An error now, not after the work, if what was read cannot be drawn there"
+    if len(pictures) > 1 or os.path.isdir(pictures[0]): raise ValueError("--draw takes one photograph")
+    if path.suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp') or not path.parent.is_dir():
+        raise ValueError(f"--draw {path}: give a .png file, in a folder that exists")
+
 def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     "Read the words of photographs in their places; `file#number` is a word's name"
     from mnsp.boxes import read_boxes
@@ -642,9 +648,9 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
         readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
         for k, (box, crop, why, _) in enumerate(found):
             reading = next(readings) if crop else BrokenImage(f'{file}#{k}', why)
-            failed += _answer(f'{file}#{k}', reading, as_json, say, box=box.points)
+            failed += _answer(f'{file}#{k}', reading, as_json, say, box=box.points) and not box.ignore
             texts.append(reading.text if crop else None)
-        if draw: drawn_in(im, places, texts).save(draw, 'png')
+        if draw: drawn_in(im, places, texts).save(draw)
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
     if failed: raise typer.Exit(1)
 
@@ -707,7 +713,8 @@ _Names = Annotated[list[str], typer.Argument(help="Picture files or folders, eac
 _EachObject = Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")]
 _Attention = Annotated[Optional[Path], typer.Option(help="PNG file: where the decoder looked, first pictures.")]
 _Beams = Annotated[int, typer.Option(help="Beginnings kept by beam search; 1: greedy.", min=1)]
-_Lexicon = Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one a line.")]
+_Lexicon = Annotated[Optional[Path], typer.Option(help="Text file of the words that can occur, one a line, with "
+                                                          "their capitals: OPEN and open are two words.")]
 _Urls = Annotated[bool, typer.Option('--urls', help="Fetch pictures whose path is an http(s) address.")]
 _Boxes = Annotated[Optional[Path], typer.Option(help="Annotation of the photographs: read the words in their boxes.")]
 _Detect = Annotated[Optional[str], typer.Option(help=_detect)]
@@ -729,7 +736,7 @@ def read(
     if reader.note: typer.echo(f'mnsp: note: {reader.note}', err=True)
     if boxes or detect:
         if attention: raise ValueError("--attention is for pictures of one word, not for --boxes or --detect")
-        if draw and len(pictures) > 1: raise ValueError("--draw takes one photograph")
+        if draw: _drawn_to(draw, pictures)
         return _read_photos(reader, pictures, boxes, detect, draw, as_json, **how)
     if draw: raise ValueError("--draw needs --boxes FILE or --detect rapidocr")
     _read_words(reader, pictures, as_json, sheet=attention, **how)

@@ -60,6 +60,31 @@ def test_texts_with_tabs_and_line_ends_stay_on_their_line(shop):
     assert [source.label(i) for i in range(2)] == ['OP EN', 'Caf\u00e9 \u2028au lait'] and made.labelled == 4
 
 
+def test_words_are_not_mirrored(shop):
+    "COCO-Text's masks go round a word the other way"
+    photo = Image.open(shop/'photos/shop 0.jpg')
+    photo.paste((250, 0, 0), (20, 40, 60, 70)); photo.save(shop/'photos/shop 0.jpg', quality=95)
+    word = dict(image_id=1, bbox=[20, 40, 100, 30], mask=[20, 40, 20, 70, 120, 70, 120, 40], utf8_string='OPEN')
+    imgs = {'1': dict(file_name='shop 0.jpg', width=300, height=120)}
+    (shop/'a.json').write_text(json.dumps(dict(imgs=imgs, anns={'1': word})))
+    im = np.asarray(open_source(crop(shop/'a.json', shop/'crops', shop/'photos', bar=False).path)[0][0]).astype(int)
+    assert im.shape[:2] == (30, 100)
+    assert im[5:25, 5:35, 1].max() < 60 < 200 < im[5:25, 45:95, 1].min()                                # red only on the left
+
+
+def test_photographs_that_were_uploaded(shop):
+    "Label Studio puts digits before the name and an underscore for the blank; both commands find the photograph"
+    def task(k):
+        place = dict(id='a', type='rectangle', original_width=300, original_height=120,
+                     value=dict(x=20/3, y=100/3, width=100/3, height=25, rotation=0))
+        return dict(data=dict(ocr=f'/data/upload/1/1a2b3c4{k}-shop_{k}.jpg'), annotations=[dict(result=[place])])
+    (shop/'a.json').write_text(json.dumps([task(0), task(1)]))
+    assert crop(shop/'a.json', shop/'crops', shop/'photos', bar=False).n == 2
+    code, out, err = run('read', shop/'photos/shop 1.jpg', '--boxes', shop/'a.json', '--json')
+    assert code == 0, err
+    assert np.allclose(json.loads(out)['box'], [[20, 40], [120, 40], [120, 70], [20, 70]])
+
+
 @pytest.mark.parametrize('name, text', [
     ('Label.txt', 'photos/shop 0.jpg\t[{"transcription": "a"}]'), ('a.json', '{"a": 3}'), ('a.json', '[]'), ('a.json', 'null'),
     ('a.json', '{"shapes": [{"label": "a", "points": [[0, "x"], [1, 2]]}], "imagePath": "a.png"}'),
@@ -87,6 +112,28 @@ def test_photographs_that_cannot_be_used_are_counted(shop):
     made = crop(file, shop/'crops', bar=False)
     assert (made.n, made.broken) == (2, [('photos/shop 1.jpg', 'unreadable')])
     assert 'photographs left out: 1 unreadable' in str(made)
+
+
+def test_what_came_to_nothing_is_tried_anew(shop):
+    "Photographs that lay elsewhere are found once they lie there"
+    file = label_txt(shop)
+    for k in range(2): (shop/f'photos/shop {k}.jpg').rename(shop/f'{k}.jpg')
+    (shop/'photos/other.jpg').write_bytes((shop/'0.jpg').read_bytes())
+    file.write_text(file.read_text(encoding='utf-8')+'\nphotos/other.jpg\t[]', encoding='utf-8')
+    with pytest.raises(DataError, match='left out: 2 missing'): crop(file, shop/'crops', bar=False)
+    for k in range(2): (shop/f'{k}.jpg').rename(shop/f'photos/shop {k}.jpg')
+    assert crop(file, shop/'crops', bar=False).n == 4
+
+
+def test_reading_in_place_is_told(shop):
+    "A word that nobody is asked to read is no failure; a picture that cannot be drawn is said before"
+    file = label_txt(shop, ('###', 'Café'))
+    code, out, err = run('read', shop/'photos/shop 0.jpg', '--boxes', file, '--json', '--draw', shop/'read.jpg')
+    assert code == 0 and Image.open(shop/'read.jpg').format == 'JPEG', err
+    assert [json.loads(line).get('error') for line in out.splitlines()] == ['not to be read', None]
+    for drawing in shop/'read.txt', shop/'nowhere/read.png':
+        one_line_error(*run('read', shop/'photos/shop 0.jpg', '--boxes', file, '--draw', drawing), 'give a .png file')
+    one_line_error(*run('read', shop/'photos', '--boxes', file, '--draw', shop/'read.png'), 'takes one photograph')
 
 
 def test_numbers_that_are_none(shop):

@@ -69,6 +69,19 @@ def test_the_command_reads_without_torch(file, pictures):
     assert code == 1 and 'nowhere.onnx: no such file' in err and 'Traceback' not in err
 
 
+def test_a_photograph_without_torch(pictures, tmp_path):
+    "Words in their boxes are read and drawn in, with the packaged weights"
+    photo = Image.new('RGB', (400, 300), (90, 110, 130))
+    word = Image.open(pictures[0])
+    photo.paste(word, (50, 80)); photo.save(tmp_path / 'photo.png')
+    left, top, right, low = 50, 80, 50 + word.width, 80 + word.height
+    (tmp_path / 'gt_photo.txt').write_text(f'{left},{top},{right},{top},{right},{low},{left},{low},street\n')
+    code, lines, err = blocked(COMMAND, 'read', tmp_path / 'photo.png', '--boxes', tmp_path / 'gt_photo.txt',
+                               '--draw', tmp_path / 'read.png')
+    assert code == 0 and [line.split('\t')[1] for line in lines] == ['street'], err
+    assert (np.asarray(Image.open(tmp_path / 'read.png')) == (230, 90, 0)).all(-1).sum() > 300
+
+
 def test_a_lexicon_without_torch(file, pictures, tmp_path):
     "The same words with the same confidence as with PyTorch, by the packaged graph and by an exported file"
     from mnsp.recognizer import Recognizer

@@ -204,6 +204,9 @@ def test_a_picture_is_chosen_and_its_letters_shown(page, read, tmp_path):
     page.locator("input[type=file]").first.set_input_files(tmp_path/"broken.png")
     page.get_by_text("broken.png is no picture that this browser can open").wait_for()
     assert not page.locator(".try-result").is_visible()
+    Image.new("RGB", (200, 60), "white").save(tmp_path/"blank.png")
+    page.locator("input[type=file]").first.set_input_files(tmp_path/"blank.png")
+    page.get_by_text("no letters were seen").wait_for()
 
 
 def test_dropped_and_pasted(page, read):

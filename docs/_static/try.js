@@ -154,7 +154,7 @@ function tryIt(page, folder) {
     part("marks").replaceChildren(...letterMarks(letters, canvas, box));
     part("text").textContent = text;
     part("each").textContent = letters.map(({ letter, confidence }) => `${letter}\u00a0${confidence.toFixed(2)}`).join("  ");
-    const hint = confidence < 0.3 ? ": unsure. The reader wants one word, cut out closely" : "";
+    const hint = !text ? ": no letters were seen" : confidence < 0.3 ? ": unsure. The reader wants one word, cut out closely" : "";
     part("confidence").textContent = `confidence ${confidence.toFixed(2)}${hint}`;
     part("result").hidden = false;
     say("Drag over the picture to read a part of it.");
