@@ -38,13 +38,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
                   help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a "
                        "recogniser, read.\n\nStart with: mnsp demo")
 
+# %% ../nbs/79_cli.ipynb #f4245d14
 def _version(asked: bool):
     if asked:
         from mnsp import __version__
         typer.echo(f'mnsp {__version__}')
         raise typer.Exit()
 
-# %% ../nbs/79_cli.ipynb #f4245d14
 @app.callback()
 def _options(
     version: Annotated[bool, typer.Option('--version', help="Print the version, and nothing else.",
@@ -149,6 +149,8 @@ BrokenOption = Annotated[float,
                                       min=0, max=1)]
 
 # %% ../nbs/79_cli.ipynb #32a00001
+_not_kept = 'config', 'save_config', 'resume', 'help'
+
 def _from_config(context: typer.Context, path: Optional[Path]):
     "Let the options of a TOML file be the defaults"
     if path is None: return
@@ -181,8 +183,6 @@ def _save_config(context, path):
     raise typer.Exit
 
 # %% ../nbs/79_cli.ipynb #9ad24d74
-_not_kept = 'config', 'save_config', 'resume', 'help'
-
 ConfigOption = Annotated[Optional[Path], typer.Option('--config', is_eager=True, callback=_from_config,
                                                       help="TOML file of options; those given here go first.")]
 
@@ -406,18 +406,6 @@ def _rules(name):
     try: return english_rules if name == 'english' else chinese_rules()
     except ImportError as e: raise ValueError(str(e)) from None
 
-# %% ../nbs/79_cli.ipynb #a1be50cf
-def _draw(result, sources, folder):
-    "Calibration, accuracy by length and height, confused letters, worst readings"
-    from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
-    if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
-    name = 'this model'
-    with _figures():
-        pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
-                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources),
-                        confusions=show_confusions(confusions(result.readings)))
-        for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
-
 # %% ../nbs/79_cli.ipynb #6e9e846c
 def _file(path, option, kind):
     "An error now, not after the work, if no file can be written there"
@@ -503,6 +491,18 @@ def _told(result, as_json, least_confidence, confusions):
     if least_confidence is not None: typer.echo(_trusted(result, least_confidence))
     if confusions: typer.echo('\n' + d.confusions_table(d.confusions(result.readings)))
 
+# %% ../nbs/79_cli.ipynb #a1be50cf
+def _draw(result, sources, folder):
+    "Calibration, accuracy by length and height, confused letters, worst readings"
+    from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
+    if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
+    name = 'this model'
+    with _figures():
+        pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
+                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources),
+                        confusions=show_confusions(confusions(result.readings)))
+        for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
+
 # %% ../nbs/79_cli.ipynb #cb409e03
 _Sets = Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])]
 _Union14m = Annotated[Optional[Path], typer.Option(help="Folder of Union14M-Benchmark, instead of --data.")]
@@ -565,11 +565,11 @@ def _quiet_end():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(141)
 
+# %% ../nbs/79_cli.ipynb #1f574334
 _breaks = re.compile(r'[\t\r\n]')
 
 _controls = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
-# %% ../nbs/79_cli.ipynb #1f574334
 def _escaped(text, which=_controls):
     "Characters that do something, as Python writes them"
     return which.sub(lambda c: ascii(c[0])[1:-1], text)
@@ -637,10 +637,27 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
     if failed: raise typer.Exit(1)
 
-# %% ../nbs/79_cli.ipynb #559f5324
+# %% ../nbs/79_cli.ipynb #1e96569c
 most_drawn = 24 # pictures on the sheet of `read --attention`
 
-_detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
+def _answered(readings, bar, as_json, attention, urls):
+    "Answer them; exit code 1 when something could not be read"
+    failed, done, hints, shown = 0, 0, {}, []
+    def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
+    try:
+        for name, reading in readings:
+            failed += (bad := _answer(name, reading, as_json, say))
+            done += 1
+            if not bad and reading.hint: hints['-' if isinstance(name, bytes) else name] = reading.hint
+            if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
+            bar.update()
+    except BrokenPipeError: _quiet_end()
+    finally:                                                         # also of a run that was interrupted
+        if shown: _draw_readings(attention, shown, urls)
+    bar.close()
+    _hint(hints, done)
+    if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
+    if failed: raise typer.Exit(1)
 
 # %% ../nbs/79_cli.ipynb #c64f4f5b
 def _graph(weights, device):
@@ -670,27 +687,9 @@ def _read_words(reader, pictures, as_json, sheet, urls, **how):
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         return _answered(zip(names, readings), bar, as_json, sheet, urls)
 
-# %% ../nbs/79_cli.ipynb #1e96569c
-def _answered(readings, bar, as_json, attention, urls):
-    "Answer them; exit code 1 when something could not be read"
-    failed, done, hints, shown = 0, 0, {}, []
-    def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
-    try:
-        for name, reading in readings:
-            failed += (bad := _answer(name, reading, as_json, say))
-            done += 1
-            if not bad and reading.hint: hints['-' if isinstance(name, bytes) else name] = reading.hint
-            if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
-            bar.update()
-    except BrokenPipeError: _quiet_end()
-    finally:                                                         # also of a run that was interrupted
-        if shown: _draw_readings(attention, shown, urls)
-    bar.close()
-    _hint(hints, done)
-    if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
-    if failed: raise typer.Exit(1)
-
 # %% ../nbs/79_cli.ipynb #8cd1ab0d
+_detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
+
 _Names = Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line (read without "
                                                   "its spaces); - takes a picture from stdin, or paths, one per line.")]
 _EachObject = Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")]
@@ -886,7 +885,6 @@ def data_label(
 _boxes = ("Boxes, a file or a folder of files: ICDAR, MLT, COCO-Text, TextOCR, Total-Text, CTW1500, ArT, COCO, YOLO, docTR, "
           "mmocr, PPOCRLabel, Label Studio, LabelMe, VIA. With --detect: a folder of photographs.")
 
-# %% ../nbs/79_cli.ipynb #f4e15f86
 @data_app.command('crop')
 def data_crop(
     annotations: Annotated[Path, typer.Argument(help=_boxes)],
