@@ -57,27 +57,6 @@ def _gradio():
 
 most_beams, most_waiting = 16, 20
 
-# %% ../nbs/78_app.ipynb #54b9286a
-def page(
-    reader: Recognizer,
-): # gradio `Blocks`
-    "The page's parts and what they do"
-    gr = _gradio()
-    words = [to_picture(path) for path in samples()]
-
-    def answer(picture, beams):
-        if picture is None: return None, None, None                    # it was removed
-        try: return read_upload(reader, picture, int(beams))
-        except DataError as e: gr.Warning(str(e), title='Not read')
-        return None, None, None
-
-    with gr.Blocks(title='mnsp: read a word', analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        upload, beams, chosen, *results = _parts(gr, reader.note, words)
-        # `Door` knows these three by their order
-        for event in (upload.input, beams.release): event(answer, [upload, beams], results)
-        chosen.click(lambda i, beams: (words[i], *answer(words[i], beams)), [chosen, beams], [upload, *results])
-    return blocks.queue(max_size=most_waiting, default_concurrency_limit=1)
-
 # %% ../nbs/78_app.ipynb #fd960b39
 def _parts(gr, note, words):
     "What is seen: picture, beams and examples; text, confidence and drawing"
@@ -98,6 +77,27 @@ def _parts(gr, note, words):
     looks = gr.Image(show_label=False, elem_id='looks', interactive=False, format='png',
                      buttons=['download', 'fullscreen'])
     return upload, beams, chosen, text, about, looks
+
+# %% ../nbs/78_app.ipynb #54b9286a
+def page(
+    reader: Recognizer,
+): # gradio `Blocks`
+    "The page's parts and what they do"
+    gr = _gradio()
+    words = [to_picture(path) for path in samples()]
+
+    def answer(picture, beams):
+        if picture is None: return None, None, None                    # it was removed
+        try: return read_upload(reader, picture, int(beams))
+        except DataError as e: gr.Warning(str(e), title='Not read')
+        return None, None, None
+
+    with gr.Blocks(title='mnsp: read a word', analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        upload, beams, chosen, *results = _parts(gr, reader.note, words)
+        # `Door` knows these three by their order
+        for event in (upload.input, beams.release): event(answer, [upload, beams], results)
+        chosen.click(lambda i, beams: (words[i], *answer(words[i], beams)), [chosen, beams], [upload, *results])
+    return blocks.queue(max_size=most_waiting, default_concurrency_limit=1)
 
 # %% ../nbs/78_app.ipynb #19a00002
 def host_in(address: str) -> str: # '' when there is none
@@ -127,7 +127,6 @@ def foreign(
 # %% ../nbs/78_app.ipynb #19a00005
 _fields = {'data', 'event_data', 'fn_index', 'trigger_id', 'session_hash'}
 
-# %% ../nbs/78_app.ipynb #15b0ffc2
 def mistake(
     body: bytes, # of a request to read a picture
     files: list, # of sets: the paths of all that was uploaded or drawn
@@ -162,7 +161,6 @@ _headers = {'Content-Security-Policy': _policy, 'Referrer-Policy': 'no-referrer'
 
 _upload, _join = '/gradio_api/upload', '/gradio_api/queue/join'
 
-# %% ../nbs/78_app.ipynb #a4e1d5e0
 _open = re.compile(r'/|/(assets|static|svelte)/.*|/(config|theme\.css|favicon\.ico|manifest\.json)|'
                    r'/gradio_api/(upload_progress|queue/data|startup-events|info|heartbeat/\w+|file=(?!\w\w+:).*)')
 

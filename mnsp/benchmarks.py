@@ -45,7 +45,6 @@ _ALIASES = dict(iiit='IIIT5K', icdar2013='IC13', icdar2015='IC15', cute='CUTE80'
 _VERSION = {'test', 'eval', 'lmdb', 'subset',
             '857', '1015', '1811', '2077', '3000', '647', '645', '288'}
 
-# %% ../nbs/60_benchmarks.ipynb #14ef362a
 def benchmark_set(
     name: str, # of a folder
 ) -> tuple | None: # (benchmark, set); None when it is none that we know
@@ -88,6 +87,13 @@ def subset_from_list(
                         f"{len(places[twice[0]])} pictures of that name")
     return Subset(source, [places[n][0] for n in names])
 
+# %% ../nbs/60_benchmarks.ipynb #eb0fd529
+def _open_set(folder):
+    "A folder in any of the layouts; an annotation's pictures may lie in folders above it"
+    for listed in (folder / 'annotation.json', folder / 'annotation.jsonl'):
+        if listed.is_file(): return ListedSource(listed)
+    return open_source(folder)
+
 # %% ../nbs/60_benchmarks.ipynb #0000000e
 def open_union14m(
     root: str | Path, # the folder of the seven sets
@@ -99,13 +105,6 @@ def open_union14m(
         raise DataError(f"{root}: not all of Union14M-Benchmark, without {missing}; its Avg is "
                         "over all seven sets, so add them, or evaluate the folders one by one")
     return {name: _open_set(root / name) for name in names}
-
-# %% ../nbs/60_benchmarks.ipynb #eb0fd529
-def _open_set(folder):
-    "A folder in any of the layouts; an annotation's pictures may lie in folders above it"
-    for listed in (folder / 'annotation.json', folder / 'annotation.jsonl'):
-        if listed.is_file(): return ListedSource(listed)
-    return open_source(folder)
 
 # %% ../nbs/60_benchmarks.ipynb #00000012
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['not_to_be_read', 'languages', 'text_titles', 'labelme_shapes', 'formats_read', 'annotation_suffixes',
-           'not_annotations', 'Box', 'Photo', 'word', 'rectangle', 'anticlockwise', 'from_top_left', 'line_fields',
-           'numbers_before', 'icdar_line', 'total_text_line', 'records', 'yolo_line', 'is_yolo', 'text_file',
-           'coco_text', 'corners', 'sized', 'coco', 'text_of', 'mmocr', 'via', 'via_table', 'labelme', 'label_studio',
-           'first_results', 'short_results', 'studio_points', 'by_name', 'document_kind', 'ctw_file', 'ppocr_line',
+           'not_annotations', 'Box', 'Photo', 'anticlockwise', 'from_top_left', 'word', 'rectangle', 'line_fields',
+           'numbers_before', 'icdar_line', 'total_text_line', 'records', 'yolo_line', 'is_yolo', 'text_file', 'corners',
+           'sized', 'coco_text', 'text_of', 'coco', 'mmocr', 'via', 'via_table', 'labelme', 'studio_points',
+           'first_results', 'short_results', 'label_studio', 'by_name', 'document_kind', 'ctw_file', 'ppocr_line',
            'one_file', 'read_boxes']
 
 # %% ../nbs/31_boxes.ipynb #02d0000003
@@ -32,28 +32,12 @@ class Box(NamedTuple):
     text: str | None = None # None: not known
     ignore: bool = False # the annotation asks nobody to read it
 
-# %% ../nbs/31_boxes.ipynb #578acf09
 class Photo(NamedTuple):
     "A photograph and its words"
     name: str # of its file, as the annotation has it; may lack the suffix
     boxes: tuple
     size: tuple | None = None # (width, height) where the annotation says so
     shares: bool = False # points are shares of width and height
-
-not_to_be_read = '###', '*' # texts that mean: do not ask anybody to read this
-
-# %% ../nbs/31_boxes.ipynb #8a9c8daa
-def word(points, text=None, ignore=False) -> Box:
-    "A box from numbers x0, y0, x1, y1, … or from pairs, and its text as it stands"
-    if points and not isinstance(points[0], (list, tuple)): points = list(zip(points[::2], points[1::2], strict=True))
-    points = tuple((float(x), float(y)) for x, y in points)
-    if len(points) == 2: points = rectangle(*points[0], *points[1])
-    if anticlockwise(points): points = from_top_left(points)
-    if len(points) < 4: raise ValueError(f'{len(points)} points; a word has four corners or more')
-    text = clean(str(text)) if text is not None else None
-    return Box(points, None if text in not_to_be_read else text or None, ignore or text in not_to_be_read)
-
-def rectangle(left, top, right, bottom): return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 # %% ../nbs/31_boxes.ipynb #f5640b47
 def anticlockwise(points): # pairs
@@ -67,6 +51,21 @@ def from_top_left(points): # pairs
     def heights(p): return sum(math.dist(p[k], p[-1-k]) for k in range(half)) # small where a half runs along the word
     ends = sorted(starts, key=heights)[:2]
     return min(ends, key=lambda p: p[0][0]+p[-1][0]+.1*(p[0][1]+p[-1][1])) # upright: from above
+
+# %% ../nbs/31_boxes.ipynb #8a9c8daa
+not_to_be_read = '###', '*' # texts that mean: do not ask anybody to read this
+
+def word(points, text=None, ignore=False) -> Box:
+    "A box from numbers x0, y0, x1, y1, … or from pairs, and its text as it stands"
+    if points and not isinstance(points[0], (list, tuple)): points = list(zip(points[::2], points[1::2], strict=True))
+    points = tuple((float(x), float(y)) for x, y in points)
+    if len(points) == 2: points = rectangle(*points[0], *points[1])
+    if anticlockwise(points): points = from_top_left(points)
+    if len(points) < 4: raise ValueError(f'{len(points)} points; a word has four corners or more')
+    text = clean(str(text)) if text is not None else None
+    return Box(points, None if text in not_to_be_read else text or None, ignore or text in not_to_be_read)
+
+def rectangle(left, top, right, bottom): return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 # %% ../nbs/31_boxes.ipynb #02d0000009
 languages = {'Arabic', 'Latin', 'Chinese', 'Japanese', 'Korean', 'Bangla', 'Hindi', 'Symbols', 'Mixed', 'None'} # of MLT
@@ -130,6 +129,11 @@ def text_file(file: Path) -> Photo:
         except ValueError as e: raise DataError(f"{file}, line {number}: {line[:60]!r} is no word's place ({e})") from None
     return Photo(name, tuple(one(*line) for line in lines))
 
+# %% ../nbs/31_boxes.ipynb #d69bc7f2
+def corners(bbox): x, y, width, height = bbox; return [x, y, x+width, y+height]
+
+def sized(record, width='width', height='height'): return (record[width], record[height]) if record.get(width) else None
+
 # %% ../nbs/31_boxes.ipynb #02d000000c
 def coco_text(doc) -> Iterator[Photo]: # COCO-Text, TextOCR
     "Tables `imgs` and `anns`; what is illegible (`.` in TextOCR) is not to be read"
@@ -143,10 +147,10 @@ def coco_text(doc) -> Iterator[Photo]: # COCO-Text, TextOCR
             return word(outline, None if hidden else text, hidden)
         yield Photo(im['file_name'], tuple(map(box, words.get(key, ()))), sized(im))
 
-# %% ../nbs/31_boxes.ipynb #d69bc7f2
-def corners(bbox): x, y, width, height = bbox; return [x, y, x+width, y+height]
+# %% ../nbs/31_boxes.ipynb #89400f84
+text_titles = 'text', 'transcription', 'transcript', 'label', 'word', 'rec', 'utf8_string', 'caption', 'value'
 
-def sized(record, width='width', height='height'): return (record[width], record[height]) if record.get(width) else None
+def text_of(record): return next((record[t] for t in text_titles if isinstance(record.get(t), str)), None)
 
 # %% ../nbs/31_boxes.ipynb #799d5586
 def coco(doc) -> Iterator[Photo]:
@@ -160,11 +164,7 @@ def coco(doc) -> Iterator[Photo]:
         return word(points, text_of({**more, **a}), bool(a.get('iscrowd')))
     for im in doc['images']: yield Photo(im['file_name'], tuple(map(box, words.get(im['id'], ()))), sized(im))
 
-# %% ../nbs/31_boxes.ipynb #89400f84
-text_titles = 'text', 'transcription', 'transcript', 'label', 'word', 'rec', 'utf8_string', 'caption', 'value'
-
-def text_of(record): return next((record[t] for t in text_titles if isinstance(record.get(t), str)), None)
-
+# %% ../nbs/31_boxes.ipynb #72df2caa
 def mmocr(doc) -> Iterator[Photo]:
     "`data_list` of mmocr 1.x"
     for im in doc['data_list']:
@@ -205,20 +205,15 @@ def labelme(doc) -> Iterator[Photo]:
 
 labelme_shapes = None, 'polygon', 'rectangle', 'rotation', 'oriented_rectangle', 'quadrilateral' # also of programs like it
 
-# %% ../nbs/31_boxes.ipynb #02d000000d
-def label_studio(doc) -> Iterator[Photo]:
-    "Tasks with the results of the first annotator, or the short export; rectangles that are turned about their top left corner"
-    for task in doc:
-        data = task.get('data') or task
-        file = next(v for k, v in data.items() if isinstance(v, str) and (k in ('ocr', 'image', 'captioning') or '/' in v))
-        shapes, texts = {}, {}
-        for r in short_results(task) if 'data' not in task else first_results(task):
-            value = r['value']
-            if 'text' in value: texts[r['id']] = ' '.join(value['text']) if isinstance(value['text'], list) else value['text']
-            if {'width', 'points'} & {*value}: shapes[r['id']] = value, (r.get('original_width'), r.get('original_height'))
-        size = next((size for _, size in shapes.values() if size[0]), None)
-        boxes = tuple(word(studio_points(value, size), texts.get(key)) for key, (value, _) in shapes.items())
-        yield Photo(unquote(file.partition('?d=')[2] or file), boxes, size, shares=True)
+# %% ../nbs/31_boxes.ipynb #8dbf847a
+def studio_points(value, size) -> list:
+    "Shares of the picture"
+    if 'points' in value: return from_top_left([(x/100, y/100) for x, y in value['points']])
+    x, y, across, down = (value[k]/100 for k in ('x', 'y', 'width', 'height'))
+    angle, (width, height) = math.radians(value.get('rotation') or 0), size or (1, 1)
+    cos, sin, flat = math.cos(angle), math.sin(angle), height/width
+    def at(u, v): return x+u*cos-v*flat*sin, y+u*sin/flat+v*cos
+    return [at(0, 0), at(across, 0), at(across, down), at(0, down)]
 
 # %% ../nbs/31_boxes.ipynb #7780dca0
 def first_results(task):
@@ -233,15 +228,20 @@ def short_results(task):
         yield dict(id=k, value=box, **{key: box.get(key) for key in ('original_width', 'original_height')})
         if k < len(texts): yield dict(id=k, value=dict(text=texts[k]))
 
-# %% ../nbs/31_boxes.ipynb #8dbf847a
-def studio_points(value, size) -> list:
-    "Shares of the picture"
-    if 'points' in value: return from_top_left([(x/100, y/100) for x, y in value['points']])
-    x, y, across, down = (value[k]/100 for k in ('x', 'y', 'width', 'height'))
-    angle, (width, height) = math.radians(value.get('rotation') or 0), size or (1, 1)
-    cos, sin, flat = math.cos(angle), math.sin(angle), height/width
-    def at(u, v): return x+u*cos-v*flat*sin, y+u*sin/flat+v*cos
-    return [at(0, 0), at(across, 0), at(across, down), at(0, down)]
+# %% ../nbs/31_boxes.ipynb #02d000000d
+def label_studio(doc) -> Iterator[Photo]:
+    "Tasks with the results of the first annotator, or the short export; rectangles that are turned about their top left corner"
+    for task in doc:
+        data = task.get('data') or task
+        file = next(v for k, v in data.items() if isinstance(v, str) and (k in ('ocr', 'image', 'captioning') or '/' in v))
+        shapes, texts = {}, {}
+        for r in short_results(task) if 'data' not in task else first_results(task):
+            value = r['value']
+            if 'text' in value: texts[r['id']] = ' '.join(value['text']) if isinstance(value['text'], list) else value['text']
+            if {'width', 'points'} & {*value}: shapes[r['id']] = value, (r.get('original_width'), r.get('original_height'))
+        size = next((size for _, size in shapes.values() if size[0]), None)
+        boxes = tuple(word(studio_points(value, size), texts.get(key)) for key, (value, _) in shapes.items())
+        yield Photo(unquote(file.partition('?d=')[2] or file), boxes, size, shares=True)
 
 # %% ../nbs/31_boxes.ipynb #4251f512
 def by_name(doc) -> Iterator[Photo]: # docTR's detection; ArT, LSVT and their like
@@ -280,6 +280,9 @@ def ppocr_line(line) -> Photo: # PPOCRLabel
     return Photo(name, tuple(word(w['points'], text(w), bool(w.get('difficult'))) for w in json.loads(rest)))
 
 # %% ../nbs/31_boxes.ipynb #02d0000011
+formats_read = ('text files of ICDAR, MLT, CTW1500, Total-Text or YOLO, JSON of COCO-Text, TextOCR, COCO, mmocr, ArT, docTR, '
+                'Label Studio, LabelMe or VIA, CTW1500\'s XML, PPOCRLabel\'s Label.txt')
+
 def one_file(file: Path) -> Iterator[Photo]:
     "The photographs of one annotation file; DataError when we cannot make sense of it"
     try:
@@ -297,15 +300,11 @@ def one_file(file: Path) -> Iterator[Photo]:
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, ElementTree.ParseError, RecursionError) as e:
         raise DataError(f"{file}: not read as boxes of words ({type(e).__name__}: {e})") from None
 
-# %% ../nbs/31_boxes.ipynb #52aae274
-formats_read = ('text files of ICDAR, MLT, CTW1500, Total-Text or YOLO, JSON of COCO-Text, TextOCR, COCO, mmocr, ArT, docTR, '
-                'Label Studio, LabelMe or VIA, CTW1500\'s XML, PPOCRLabel\'s Label.txt')
-
+# %% ../nbs/31_boxes.ipynb #c98118cd
 annotation_suffixes = '.txt', '.json', '.xml'
 
 not_annotations = 'classes.txt', 'fileState.txt', 'Cache.cach', 'rec_gt.txt', 'readme.txt', 'notes.json' # beside annotations
 
-# %% ../nbs/31_boxes.ipynb #c98118cd
 def read_boxes(path: str | Path) -> list: # of `Photo`
     "Photographs and their words, from an annotation file or a folder of them"
     path = Path(path)

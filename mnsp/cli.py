@@ -38,13 +38,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
                   help="Pre-train on unlabelled pictures of words (MAE, LMIM, MNSP), fine-tune a "
                        "recogniser, read.\n\nStart with: mnsp demo")
 
+# %% ../nbs/79_cli.ipynb #f4245d14
 def _version(asked: bool):
     if asked:
         from mnsp import __version__
         typer.echo(f'mnsp {__version__}')
         raise typer.Exit()
 
-# %% ../nbs/79_cli.ipynb #f4245d14
 @app.callback()
 def _options(
     version: Annotated[bool, typer.Option('--version', help="Print the version, and nothing else.",
@@ -159,6 +159,8 @@ BrokenOption = Annotated[float,
                                       min=0, max=1)]
 
 # %% ../nbs/79_cli.ipynb #32a00001
+_not_kept = 'config', 'save_config', 'resume', 'help'
+
 def _from_config(context: typer.Context, path: Optional[Path]):
     "Let the options of a TOML file be the defaults"
     if path is None: return
@@ -191,8 +193,6 @@ def _save_config(context, path):
     raise typer.Exit
 
 # %% ../nbs/79_cli.ipynb #9ad24d74
-_not_kept = 'config', 'save_config', 'resume', 'help'
-
 ConfigOption = Annotated[Optional[Path], typer.Option('--config', is_eager=True, callback=_from_config,
                                                       help="TOML file of options; those given here go first.")]
 
@@ -576,11 +576,11 @@ def _quiet_end():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(141)
 
+# %% ../nbs/79_cli.ipynb #1f574334
 _breaks = re.compile(r'[\t\r\n]')
 
 _controls = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
-# %% ../nbs/79_cli.ipynb #1f574334
 def _escaped(text, which=_controls):
     "Characters that do something, as Python writes them"
     return which.sub(lambda c: ascii(c[0])[1:-1], text)
@@ -654,11 +654,6 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
     if failed: raise typer.Exit(1)
 
-# %% ../nbs/79_cli.ipynb #559f5324
-most_drawn = 24 # pictures on the sheet of `read --attention`
-
-_detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
-
 # %% ../nbs/79_cli.ipynb #c64f4f5b
 def _graph(weights, device):
     "The graph beside a reader's weights, if onnxruntime is there and no GPU: it starts in a fraction of PyTorch's time"
@@ -688,6 +683,8 @@ def _read_words(reader, pictures, as_json, sheet, urls, **how):
         return _answered(zip(names, readings), bar, as_json, sheet, urls)
 
 # %% ../nbs/79_cli.ipynb #1e96569c
+most_drawn = 24 # pictures on the sheet of `read --attention`
+
 def _answered(readings, bar, as_json, attention, urls):
     "Answer them; exit code 1 when something could not be read"
     failed, done, hints, shown = 0, 0, {}, []
@@ -708,6 +705,8 @@ def _answered(readings, bar, as_json, attention, urls):
     if failed: raise typer.Exit(1)
 
 # %% ../nbs/79_cli.ipynb #8cd1ab0d
+_detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
+
 _Names = Annotated[list[str], typer.Argument(help="Picture files or folders, each picture one word or line (read without "
                                                   "its spaces); - takes a picture from stdin, or paths, one per line.")]
 _EachObject = Annotated[bool, typer.Option('--json', help="One JSON object a line, with places and more.")]
@@ -905,7 +904,6 @@ def data_label(
 _boxes = ("Boxes, a file or a folder of files: ICDAR, MLT, COCO-Text, TextOCR, Total-Text, CTW1500, ArT, COCO, YOLO, docTR, "
           "mmocr, PPOCRLabel, Label Studio, LabelMe, VIA. With --detect: a folder of photographs.")
 
-# %% ../nbs/79_cli.ipynb #f4e15f86
 @data_app.command('crop')
 def data_crop(
     annotations: Annotated[Path, typer.Argument(help=_boxes)],

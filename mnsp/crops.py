@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'stem_of', 'known_as', 'meant_by',
-           'find_photos', 'upright_points', 'undecoded', 'too_large', 'divisor', 'open_photo', 'Photos', 'in_place',
-           'words_of', 'placed', 'cut', 'Cutting', 'said_large', 'Cropped', 'folders_of', 'crop', 'on_a_line', 'saved',
-           'ended', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
+           'find_photos', 'upright_points', 'undecoded', 'too_large', 'divisor', 'open_photo', 'placed', 'in_place',
+           'Photos', 'words_of', 'cut', 'Cutting', 'said_large', 'Cropped', 'on_a_line', 'folders_of', 'saved', 'ended',
+           'crop', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
 
 # %% ../nbs/32_crops.ipynb #02e0000003
 import io
@@ -166,6 +166,25 @@ def open_photo(path, name): # → RGB picture, upright; (width, height) as it is
     except Exception as e: raise BrokenImage(name, why_broken(e)) from None
     return rgb, (width, height), turn
 
+# %% ../nbs/32_crops.ipynb #026f108e
+def placed(photo, size, stored, turn): # (width, height) of the upright picture, of the stored one; EXIF's number
+    "The boxes' points in pixels of the upright picture"
+    full = stored[::-1] if turn > 4 else stored                        # `size` may be smaller
+    said = photo.size or full
+    def fits(other): return abs(said[0]*other[1]/(said[1]*other[0])-1) < .02
+    if not fits(full) and not fits(stored): raise BrokenImage(photo.name, 'of another size')
+    def scaled(points, ratio): return [(x*ratio[0], y*ratio[1]) for x, y in points]
+    ratio = [(full if fits(full) else stored)[k]/(1 if photo.shares else said[k]) for k in (0, 1)]
+    points = [scaled(b.points, ratio) for b in photo.boxes]
+    if not fits(full): points = [upright_points(p, turn, stored) for p in points]
+    return [scaled(p, (size[0]/full[0], size[1]/full[1])) for p in points]
+
+# %% ../nbs/32_crops.ipynb #9f159a58
+def in_place(file, photo): # path of its picture, `Photo`
+    "(the picture, its boxes in pixels of it)"
+    im, stored, turn = open_photo(file, photo.name)
+    return im, [b._replace(points=tuple(p)) for b, p in zip(photo.boxes, placed(photo, im.size, stored, turn))]
+
 # %% ../nbs/32_crops.ipynb #480dde3c
 class Photos(Source):
     "Annotated photographs; an item is a whole one, and `words(i)` are its boxes in pixels of the upright picture"
@@ -187,12 +206,6 @@ class Photos(Source):
         if self.files[i] is None: raise BrokenImage(self.photos[i].name, 'missing')
         return in_place(self.files[i], self.photos[i])
 
-# %% ../nbs/32_crops.ipynb #9f159a58
-def in_place(file, photo): # path of its picture, `Photo`
-    "(the picture, its boxes in pixels of it)"
-    im, stored, turn = open_photo(file, photo.name)
-    return im, [b._replace(points=tuple(p)) for b, p in zip(photo.boxes, placed(photo, im.size, stored, turn))]
-
 # %% ../nbs/32_crops.ipynb #f7490d20
 def words_of(file, photos, annotations): # of `read_boxes`; their path, for messages
     "(the picture, its boxes) of one photograph: what has its name in the annotations, or is alone there"
@@ -201,19 +214,6 @@ def words_of(file, photos, annotations): # of `read_boxes`; their path, for mess
         raise DataError(f"{annotations}: {len(same)} photographs, {'all' if len(same) < len(photos) else 'none'} of them called "
                         f"{Path(file).stem}; give a file of this photograph alone")
     return in_place(file, same[0])
-
-# %% ../nbs/32_crops.ipynb #026f108e
-def placed(photo, size, stored, turn): # (width, height) of the upright picture, of the stored one; EXIF's number
-    "The boxes' points in pixels of the upright picture"
-    full = stored[::-1] if turn > 4 else stored                        # `size` may be smaller
-    said = photo.size or full
-    def fits(other): return abs(said[0]*other[1]/(said[1]*other[0])-1) < .02
-    if not fits(full) and not fits(stored): raise BrokenImage(photo.name, 'of another size')
-    def scaled(points, ratio): return [(x*ratio[0], y*ratio[1]) for x, y in points]
-    ratio = [(full if fits(full) else stored)[k]/(1 if photo.shares else said[k]) for k in (0, 1)]
-    points = [scaled(b.points, ratio) for b in photo.boxes]
-    if not fits(full): points = [upright_points(p, turn, stored) for p in points]
-    return [scaled(p, (size[0]/full[0], size[1]/full[1])) for p in points]
 
 # %% ../nbs/32_crops.ipynb #02e000000e
 def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or None, why it is None, turned?), in the boxes' order
@@ -268,6 +268,8 @@ class Cropped:
         return '\n'.join(lines)
 
 # %% ../nbs/32_crops.ipynb #02e000000f
+def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
+
 def folders_of(photos): # → a folder for each photograph
     "Its name without suffix, with a number where two would be the same"
     taken, names = Counter(), []
@@ -278,6 +280,34 @@ def folders_of(photos): # → a folder for each photograph
         taken[name] += 1
         names.append(name if taken[name] == 1 else f'{name}_{taken[name]}')
     return names
+
+# %% ../nbs/32_crops.ipynb #e9641674
+def saved(folder, name, photo, kept):
+    "Write the crops of a photograph; → rows of origin.tsv"
+    if kept: (folder/'images'/name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for k, (data, box, tall) in enumerate(kept):
+        file = f'images/{name}/{k:03d}.png'
+        (folder/file).write_bytes(data)
+        points = json.dumps([[round(v, 1) for v in p] for p in box.points])
+        rows.append('\t'.join((file, on_a_line(photo), points, str(int(tall)), on_a_line(box.text or '')))+'\n')
+    return rows
+
+# %% ../nbs/32_crops.ipynb #f70cf6c2
+def ended(part, n):
+    "Write labels.tsv where there are texts, and move the result to its place"
+    state = part.state
+    if not state['written']:
+        said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
+        part.note.unlink(missing_ok=True)                           # whoever mends that begins anew
+        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}"
+                        f"{said_large(state['left_out'])}")
+    rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
+    if labelled := sum(bool(r[4]) for r in rows):
+        (part.folder/'labels.tsv').write_text(''.join(f'{r[0]}\t{r[4]}\n' for r in rows), encoding='utf-8')
+    part.finish()
+    broken = [tuple(b) for b in state['left_out']]
+    return Cropped(part.dst, state['written'], labelled, n-len(broken), dict(state['lost']), broken)
 
 # %% ../nbs/32_crops.ipynb #9f6b8c23
 def crop(
@@ -314,37 +344,6 @@ def crop(
                               size=part.append('origin.tsv', rows))
                 rows = []
         return ended(part, len(photos))
-
-# %% ../nbs/32_crops.ipynb #ae5e04d6
-def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
-
-# %% ../nbs/32_crops.ipynb #e9641674
-def saved(folder, name, photo, kept):
-    "Write the crops of a photograph; → rows of origin.tsv"
-    if kept: (folder/'images'/name).mkdir(parents=True, exist_ok=True)
-    rows = []
-    for k, (data, box, tall) in enumerate(kept):
-        file = f'images/{name}/{k:03d}.png'
-        (folder/file).write_bytes(data)
-        points = json.dumps([[round(v, 1) for v in p] for p in box.points])
-        rows.append('\t'.join((file, on_a_line(photo), points, str(int(tall)), on_a_line(box.text or '')))+'\n')
-    return rows
-
-# %% ../nbs/32_crops.ipynb #f70cf6c2
-def ended(part, n):
-    "Write labels.tsv where there are texts, and move the result to its place"
-    state = part.state
-    if not state['written']:
-        said = by_number(Counter(state['lost'])+Counter(why for _, why in state['left_out']))
-        part.note.unlink()                                   # whoever mends that begins anew
-        raise DataError(f"{part.dst}: nothing to write; left out: {said or 'no photograph has boxes'}"
-                        f"{said_large(state['left_out'])}")
-    rows = [line.split('\t') for line in (part.folder/'origin.tsv').read_text(encoding='utf-8').split('\n')[:-1]]
-    if labelled := sum(bool(r[4]) for r in rows):
-        (part.folder/'labels.tsv').write_text(''.join(f'{r[0]}\t{r[4]}\n' for r in rows), encoding='utf-8')
-    part.finish()
-    broken = [tuple(b) for b in state['left_out']]
-    return Cropped(part.dst, state['written'], labelled, n-len(broken), dict(state['lost']), broken)
 
 # %% ../nbs/32_crops.ipynb #02e0000016
 def rapidocr():

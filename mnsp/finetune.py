@@ -336,16 +336,13 @@ def finetune(
     "Train a recogniser on labelled words"
     _checked(ctc, short_first=short_first, flat_start=flat_start, average=average)
     recipe = recipe or english_recipe()
-    pictures = loader.batch_size * kwargs.get('accumulate', 1) * processes()     # of a step
-    lr = recipe.peak(pictures) if lr is None else lr
-    decay = recipe.layer_decay if decay is None else decay
+    if lr is None: lr = recipe.peak(loader.batch_size * kwargs.get('accumulate', 1) * processes())
     model, loss = recognizer, CharacterLoss(recognizer.charset, smoothing)
     if ctc: model, loss = Spelling(recognizer, ctc, smoothing), lambda out, *_: out['loss'].clone()
-    scale = layer_decay(recognizer.cfg.encoder.depth, decay)
+    scale = layer_decay(recognizer.cfg.encoder.depth, recipe.layer_decay if decay is None else decay)
     opt = make_optimizer(model, lr, optimizer, recipe.weight_decay, recipe.betas, scale)
     cbs, averaging = [TeacherForcing(), *kwargs.pop('cbs', ())], [Averaging(average)] if average else []
-    if flat_start: cbs.append(FlatStart(flat_start))
-    if augment: cbs.append(Augment(augment, seed))
+    cbs += [FlatStart(flat_start)] * bool(flat_start) + [Augment(augment, seed)] * bool(augment)
     if short_first: cbs.append(Curriculum(loader.sampler, short_first))
     try: return fit(model, loader, loss, opt, cbs=[*cbs, *averaging], **following(recipe, lr, kwargs))
     finally:                                                        # also when the run is interrupted

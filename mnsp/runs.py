@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+# %% ../nbs/76_runs.ipynb #03b1a233
 from . import hub
 from .augment import FinetuneAugment
 from .charset import Charset, english
@@ -199,6 +200,7 @@ def _callbacks(out, o, asked):
     if rank() == 0 and o.wandb: cbs.append(WeightsAndBiases(out, asked, o.resume))
     return cbs
 
+# %% ../nbs/76_runs.ipynb #4e941a9c
 def _train(train, model, out, save, o, asked, data, name, cbs=(), **how): # `train` is told the rest
     "One stage with its log, checkpoints and weights; an interrupt keeps all of them"
     first, stopped = rank() == 0, ''
@@ -295,14 +297,6 @@ def run_pretraining(
             return _ended(stage(Pretrainer(cfg, frozen, encoder=known), loader, out, name), words, o)
 
 # %% ../nbs/76_runs.ipynb #33634030
-def _start(encoder, reader):
-    "What a fine-tuning starts from: an encoder, a reader, or None"
-    if encoder is not None and reader is not None:
-        raise ValueError(f"encoder={_path(encoder)} and reader={_path(reader)}: give one of them to start from")
-    if reader is None: return None if encoder is None else _encoder_at(encoder)
-    if not isinstance(reader, (str, Path)): return reader
-    return hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
-
 def _characters(charset, reader, drop):
     "The characters to read from now on: those given, or all that the reader knows and those of English"
     old = reader and reader.charset
@@ -316,6 +310,17 @@ def _characters(charset, reader, drop):
                          f"{'…' * (len(gone) > 40)}): add them, or let them go with drop_characters=True")
     return new
 
+# %% ../nbs/76_runs.ipynb #fdc47064
+def _start(encoder, reader, charset=None, drop=False): # -> an encoder, a reader or None; the characters to read
+    "What a fine-tuning starts from"
+    if encoder is not None and reader is not None:
+        raise ValueError(f"encoder={_path(encoder)} and reader={_path(reader)}: give one of them to start from")
+    if reader is None:
+        return None if encoder is None else _encoder_at(encoder), _characters(charset, None, drop)
+    if isinstance(reader, (str, Path)):
+        reader = hub.load_model(packaged_weights() if reader == 'packaged' else reader, kind='Recognizer')
+    return reader, _characters(charset, reader, drop)
+
 # %% ../nbs/76_runs.ipynb #dfe526ae
 def _labelled(data, o, start, charset, max_len, short_first):
     "Labelled words and their loader, in the size that the encoder takes; the shortest first if so asked"
@@ -324,15 +329,18 @@ def _labelled(data, o, start, charset, max_len, short_first):
     sampler = (lambda words: ShortFirst(label_lengths(words), o.seed, rank())) if short_first else None
     return _words(data, o, sampler, charset=charset, max_len=max_len, **size, **scan)
 
-def _reader(start, charset, max_len, o): # -> the recogniser, and what is new to it
-    "The recogniser to train"
+def _reader(start, charset, max_len, o, **aids): # -> the recogniser; optimizer, rate and aids
+    "The recogniser to train, and how fast: slowly where only little is new to it"
+    new = 'everything'
     if isinstance(start, Recognizer):
         new = 'characters' if start.charset.chars != charset.chars else 'words'
         if new == 'characters': _tell(o, f'characters: {start.charset.changes(charset)}')
-        return with_charset(start, charset, max_len), new
-    preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
-    cfg = preset(charset=charset.chars, max_len=max_len)
-    return recognizer_from(start, cfg) if start else Recognizer(cfg), 'everything'
+        model = with_charset(start, charset, max_len)
+    else:
+        preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
+        cfg = preset(charset=charset.chars, max_len=max_len)
+        model = recognizer_from(start, cfg) if start else Recognizer(cfg)
+    return model, dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), **aids)
 
 # %% ../nbs/76_runs.ipynb #c3cdb996
 def _read_out(row):
@@ -367,27 +375,26 @@ def _gently(start):
     "How labelled words are learnt: lower layers slower where they know something, each picture in another look"
     return dict(decay=1. if start is None else .75, augment=FinetuneAugment(strength=.5))
 
-def _finetune(model, loader, out, validation, o, asked, data, **how):
+def _finetune(model, words, loader, out, validation, o, asked, data, **how):
     "Train and save a recogniser; the run's model is the one that was kept"
     def save():
         if not (validation and validation.rows): hub.save_model(model, out) # else the best is there
-    run = _train(partial(finetune, loader=loader), model, out, save, o, asked, data, 'fine-tuning',
-                 [validation] if validation else [], **how)
-    if not (validation and validation.rows): return run
-    if validation.best() is not validation.rows[-1] and not rank(): hub.load_weights(run.model, out)
-    return replace(run, validation=validation.rows)
+    run = _train(partial(finetune, loader=loader), model, out, save, o, asked, _counted(data, words),
+                 'fine-tuning', [validation] if validation else [], **how)
+    if validation and validation.rows:
+        if validation.best() is not validation.rows[-1] and not rank(): hub.load_weights(run.model, out)
+        run = replace(run, validation=validation.rows)
+    return _ended(run, words, o, _which(validation))
 
 # %% ../nbs/76_runs.ipynb #ba9a9a61
-def _growing(share, helped, stream):
-    "The share of the run over which words grow longer: a reader, or CTC, does without"
-    if stream and share:
+def _aids(short_first, ctc, average, reader, stream):
+    "What helps a fine-tuning along: CTC, or words that grow longer, where no reader is gone on from"
+    if stream and short_first:
         raise ValueError("short_first needs the length of every word, which stream=True does not know")
-    return (0. if helped or stream else .6) if share is None else share
-
-def _aids(ctc, average, reader):
-    "What helps a fine-tuning along"
+    if ctc is None: ctc = 0. if reader else .5
+    if short_first is None: short_first = 0. if reader or ctc or stream else .6
     aids = dict(ctc=ctc, flat_start=.3 if ctc and not reader else 0., average=average)
-    return {name: value for name, value in aids.items() if value}
+    return dict(short_first=short_first, **{name: value for name, value in aids.items() if value})
 
 def _held_out(valid, every):
     "What checkpoints keep of the validation"
@@ -412,24 +419,18 @@ def run_finetuning(
 ) -> Run: # its model is a `Recognizer`
     "Train a recogniser on labelled words, from a pre-trained encoder or from a reader"
     o, data, valid = RunOptions(**options), _several(data), _several(valid)
-    if ctc is None: ctc = 0. if reader else .5
-    short = _growing(short_first, bool(reader or ctc), o.stream)
+    aids = _aids(short_first, ctc, average, bool(reader), o.stream)
     with seeded(o.seed), together():
-        start = _start(encoder, reader)
-        chars = _characters(charset, start if reader else None, drop_characters)
-        words, loader = _labelled(data, o, start, chars, max_len, short)
+        start, chars = _start(encoder, reader, charset, drop_characters)
+        words, loader = _labelled(data, o, start, chars, max_len, aids['short_first'])
         with _owned(out) as out:
             for line in check_labels(words, max_outside): _tell(o, f'note: {line}')
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
             _few(loader, o)
-            model, new = _reader(start, chars, max_len, o)
-            rate = dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), short_first=short,
-                        **_aids(ctc, average, reader))
+            model, rate = _reader(start, chars, max_len, o, **aids)
             asked = _asked(o, data, rate, charset=chars.chars, max_len=max_len, from_scratch=start is None,
                            reader=reader and _name(reader), **_held_out(valid, valid_every))
-            how = dict(rate, **_gently(start))
-            run = _finetune(model, loader, out, validation, o, asked, _counted(data, words), **how)
-            return _ended(run, words, o, _which(validation))
+            return _finetune(model, words, loader, out, validation, o, asked, data, **rate, **_gently(start))
 
 # %% ../nbs/76_runs.ipynb #a0f71e5b
 def find_learning_rate(
@@ -447,8 +448,7 @@ def find_learning_rate(
     o, data = RunOptions(**options), _several(data)
     with seeded(o.seed):
         if method == 'finetune':
-            start = _start(encoder, reader)
-            chars = _characters(None, start if reader else None, False)
+            start, chars = _start(encoder, reader)
             loader, train = _labelled(data, o, start, chars, 25, 0.)[1], partial(finetune, **_gently(start))
             model = _reader(start, chars, 25, o)[0]
         else:

@@ -37,6 +37,7 @@ from .machine import as_device, at_most_threads, autocast, over_all, processes, 
 from .pretrain import Pretrainer
 from .process import Shared, figure_style, quiet_fastai
 
+# %% ../nbs/41_training.ipynb #0be1ad10
 with quiet_fastai:
     from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
     from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, SchedNo, combine_scheds
