@@ -82,9 +82,8 @@ def forward(self:ReaderGraph,
     if beams is None: beams = torch.zeros(1, device=images.device)
     batch, n = images.shape[0], beams.shape[0]
     pictures = [repeated(pair, n) for pair in r.look(images)]
-    places = torch.arange(length + 1, device=images.device)
-    only_pad = torch.where(torch.arange(cs.n_classes, device=images.device) == cs.pad, 0., -torch.inf)
-    first = n * torch.arange(batch, device=images.device)[:, None]  # row of every picture's first beginning
+    places, classes, first = (torch.arange(m, device=images.device) for m in (length + 1, cs.n_classes, batch))
+    only_pad = torch.where(classes == cs.pad, 0., -torch.inf)
 
     def going_on(t, written, score, ended, cache): return (t < length) & ~ended.all()
 
@@ -92,7 +91,7 @@ def forward(self:ReaderGraph,
         logits, cache = self.one_more(t, written, cache, pictures)
         logs = torch.where(ended[:, None], only_pad, logits.log_softmax(-1))
         score, best = (score[:, None] + logs).unflatten(0, (batch, n)).flatten(1).topk(n)
-        source, char = (first + best // cs.n_classes).flatten(), (best % cs.n_classes).flatten()
+        source, char = (n * first[:, None] + best // cs.n_classes).flatten(), (best % cs.n_classes).flatten()
         written = torch.where(places == t + 1, char[:, None], written.index_select(0, source))
         ended = ended.index_select(0, source) | (char == cs.eos)
         return t + 1, written, score.flatten(), ended, cache.index_select(2, source)
@@ -183,6 +182,7 @@ def as_onnx(
         model.graph.initializer.append(numpy_helper.from_array(value.numpy(), name))
     return model
 
+# %% ../nbs/73_graph.ipynb #9674b2d5
 def export_onnx(
     recognizer: Recognizer,
     path: str | Path, # file to write

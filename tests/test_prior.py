@@ -75,4 +75,5 @@ def test_the_command(tmp_path):
     assert texts[0].split('\t')[1] == texts[1].split('\t')[1]          # a clear picture needs none
     (tmp_path/'none.txt').write_text('\n')
     for wrong, why in ((tmp_path/'none.txt', 'needs words'), (tmp_path/'nowhere.txt', 'nowhere.txt')):
-        assert run(app, ['read', picture, '--prior', str(wrong)]).exit_code
+        failed = run(app, ['read', picture, '--prior', str(wrong)])
+        assert failed.exit_code and why in str(failed.exception)
