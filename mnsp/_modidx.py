@@ -386,6 +386,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.decoding.Recognizer.sureness': ('decoding.html#recognizer.sureness', 'mnsp/decoding.py'),
                                'mnsp.decoding.Recognizer.surest': ('decoding.html#recognizer.surest', 'mnsp/decoding.py'),
                                'mnsp.decoding.Recognizer.until_end': ('decoding.html#recognizer.until_end', 'mnsp/decoding.py'),
+                               'mnsp.decoding.decodes_otherwise': ('decoding.html#decodes_otherwise', 'mnsp/decoding.py'),
                                'mnsp.decoding.decoding': ('decoding.html#decoding', 'mnsp/decoding.py'),
                                'mnsp.decoding.framed': ('decoding.html#framed', 'mnsp/decoding.py'),
                                'mnsp.decoding.next_size': ('decoding.html#next_size', 'mnsp/decoding.py'),

@@ -247,7 +247,8 @@ def restore(self:Checkpoints, state: dict):
     from mnsp.hub import named_today                                # here: few runs are taken up again
     check_settings(state['settings'], self.settings, len(state['processes']), self.folder)
     part = state['processes'][rank()]
-    get_model(self.model).load_state_dict(named_today(state['model']))
+    model = get_model(self.model)
+    model.load_state_dict(named_today(state['model'], model.state_dict()))
     self.opt.load_state_dict(state['optimizer'])
     positions = [each['loader'] for each in state['processes']]
     self.loader.load_state_dict(positions if processes() > 1 else part['loader'])

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch._higher_order_ops import while_loop
 
-from .decoding import candidates, tta_crops, unsure_below
+from .decoding import candidates, decodes_otherwise, tta_crops, unsure_below
 from .files import write_atomically
 from .hub import header, load_model
 from .reading import centres
@@ -30,6 +30,8 @@ class ReaderGraph(nn.Module):
     "`Recognizer.beam_search` as one graph: pictures in, ids, probabilities and places out"
     def __init__(self, recognizer: Recognizer):
         super().__init__()
+        if decodes_otherwise(recognizer):
+            raise ValueError(f"{type(recognizer).__name__} decodes in its own way, and a graph is written of `Recognizer`'s only")
         # float32, and without dropout, since the loop takes its rate for one more input
         self.recognizer = Recognizer(replace(recognizer.cfg, dropout=0.)).to(recognizer.char_emb.weight.device)
         self.recognizer.load_state_dict(recognizer.state_dict())

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .cards import model_card
+from .decoding import decodes_otherwise
 from .encoder import Encoder, EncoderConfig, shapes_alone
 from .files import write_atomically
 from .prior import WordPrior, read_words, write_words
@@ -55,6 +56,7 @@ def save_model(
     path, config = Path(path), dict(kind=model_kind(model), config=asdict(model.cfg))
     path.mkdir(parents=True, exist_ok=True)
     if getattr(model, 'note', ''): config['note'] = model.note
+    if decodes_otherwise(model): config['class'] = type(model).__name__
     config |= extra or {}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
@@ -139,9 +141,10 @@ _earlier = [('_attn.w_qs.', '_attn.query.'), ('_attn.w_ks.', '_attn.key.'), ('_a
 
 def named_today(
     state: dict, # name -> anything, of weights written by any version of this package
+    known=(), # names that the model has: they stay what they are
 ) -> dict: # the same by the names that models have now
     "Weights whose names have changed since they were written"
-    def today(name): return reduce(lambda name, pair: name.replace(*pair), _earlier, name)
+    def today(name): return name if name in known else reduce(lambda name, pair: name.replace(*pair), _earlier, name)
     return {today(name): v for name, v in state.items()}
 
 # %% ../nbs/69_hub.ipynb #4bdee442
@@ -184,11 +187,12 @@ _needs = dict(Encoder='mnsp.encoder', Pretrainer='mnsp.pretrain', Recognizer='mn
 
 def fitting(config: dict, file: Path) -> nn.Module:
     "The untrained model of a configuration, if the weights in `file` are its own"
-    found = named_today(header(file))
+    found = header(file)
     bounded(config['config'], len(found), str(file.parent))
     import_module(_needs[config['kind']])                           # before: what it computes needs numbers
     with shapes_alone(): bare = untrained(config, str(file.parent))
-    wrong = misfits({name: shape for name, (shape, *_) in found.items()}, shapes(bare.state_dict()))
+    expected = shapes(bare.state_dict())
+    wrong = misfits({name: shape for name, (shape, *_) in named_today(found, expected).items()}, expected)
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if sum(b.numel() for b in bare.buffers()) > 2**26:
         raise WeightsError(f"{file.parent}: img_size cannot be so large")
@@ -208,7 +212,7 @@ def load_weights(
 ):
     "Put weights into a model; every tensor must be there and fit"
     file = Path(path) / 'model.safetensors'
-    state = named_today(read_safetensors(file))
+    state = named_today(read_safetensors(file), model.state_dict())
     wrong = misfits(shapes(state), shapes(model.state_dict()))
     if wrong: raise WeightsError(f"{file} does not fit its config.json: {wrong}")
     if wrong := unusable(state, model.state_dict()): raise WeightsError(f"{file}: {wrong}")
@@ -233,6 +237,9 @@ def load_model(
     if kind and found != kind:
         remedy = '; fine-tune it first' if kind == 'Recognizer' else ''
         raise WeightsError(f"{path} holds weights of kind {found}, but {kind} is needed{remedy}")
+    if config and 'class' in config:
+        raise WeightsError(f"{path} holds a {config['class']}, a reader that decodes in its own way: build it, then "
+                           "`load_weights` of mnsp.hub")
     if config:
         model = fitting(config, Path(path) / 'model.safetensors')
         load_weights(model, path)

@@ -6,6 +6,7 @@
 __all__ = ['samples', 'trained_reader', 'centres', 'coloured_looks', 'show_readings']
 
 # %% ../nbs/72_reading.ipynb #00000003
+import math
 import re
 from dataclasses import replace
 from importlib.resources import files
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from . import hub
-from .decoding import decoding
+from .decoding import decodes_otherwise, decoding
 from .lines import turned, turned_point
 from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
                            view_readings)
@@ -67,6 +68,9 @@ def centres(
 @patch
 def _attend(self:Recognizer, pictures, ids): # -> logits and attention of the rows' own length
     "`attend` with rows of few lengths, for the same reason as `next_size`"
+    if decodes_otherwise(self) and type(self).attend is Recognizer.attend: # nobody knows where it looked
+        n = 1 + math.prod(self.cfg.encoder.grid())
+        return self.predict(pictures, ids), torch.full((*ids.shape, n), 1 / n, device=ids.device)
     length = ids.shape[1]
     more = min(-length % 8, self.cfg.max_len - length)
     return [x[:, :length] for x in self.attend(pictures, F.pad(ids, (0, more), value=self.charset.pad))]

@@ -102,11 +102,14 @@ def with_charset(
     seed: int = 0, # of the rows that are new
 ) -> Recognizer: # a new one; `old.charset.changes(new.charset)` says what is new
     "The same reader for other characters, with all it has learnt about those it keeps"
-    chars = getattr(charset, 'chars', charset)
+    chars, max_len = getattr(charset, 'chars', charset), max_len or recognizer.cfg.max_len
+    if (chars, max_len) == (recognizer.cfg.charset, recognizer.cfg.max_len):
+        same = copy.deepcopy(recognizer)                            # whatever it is made of
+        same.note = ''
+        return same
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        other = type(recognizer)(replace(recognizer.cfg, charset=chars,
-                                         max_len=max_len or recognizer.cfg.max_len))
+        other = type(recognizer)(replace(recognizer.cfg, charset=chars, max_len=max_len))
     state, own = other.state_dict(), recognizer.state_dict()
     if recognizer.cfg.encoder.stored_positions and other.cfg.max_len > recognizer.cfg.max_len:
         raise ValueError(f"max_len {max_len}: this reader's table of positions ends "
