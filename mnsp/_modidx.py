@@ -636,7 +636,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'mnsp.hub.save_model': ('hub.html#save_model', 'mnsp/hub.py'),
                           'mnsp.hub.shapes': ('hub.html#shapes', 'mnsp/hub.py'),
                           'mnsp.hub.untrained': ('hub.html#untrained', 'mnsp/hub.py'),
-                          'mnsp.hub.untrained_reader': ('hub.html#untrained_reader', 'mnsp/hub.py'),
                           'mnsp.hub.unusable': ('hub.html#unusable', 'mnsp/hub.py')},
             'mnsp.hugging_face': { 'mnsp.hugging_face.HfSource': ('hugging_face.html#hfsource', 'mnsp/hugging_face.py'),
                                    'mnsp.hugging_face.HfSource.__init__': ('hugging_face.html#hfsource.__init__', 'mnsp/hugging_face.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['kept_files', 'WeightsError', 'model_kind', 'save_model', 'read_config', 'shapes', 'misfits', 'unusable', 'header',
-           'named_today', 'untrained_reader', 'bare_pretrainer', 'untrained', 'bounded', 'fitting', 'read_safetensors',
-           'load_weights', 'load_model']
+           'named_today', 'bare_pretrainer', 'untrained', 'bounded', 'fitting', 'read_safetensors', 'load_weights',
+           'load_model']
 
 # %% ../nbs/69_hub.ipynb #02c75ad0
 import json
@@ -148,11 +148,6 @@ def named_today(
     return {today(name): v for name, v in state.items()}
 
 # %% ../nbs/69_hub.ipynb #4bdee442
-def untrained_reader(cfg: RecognizerConfig) -> Recognizer:
-    "A recogniser with all that people need to read pictures"
-    import_module('mnsp.reading')                                   # here, since that room needs this one
-    return Recognizer(cfg)
-
 def bare_pretrainer(d: dict) -> nn.Module:
     "A pre-training model with room for a frozen teacher's weights, if it had one"
     from mnsp.pretrain import PretrainConfig, Pretrainer            # here: who reads words needs none of it
@@ -164,7 +159,7 @@ def untrained(config: dict, where: str) -> nn.Module:
     "An untrained model of the kind that a configuration describes"
     try:
         kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=bare_pretrainer,
-                     Recognizer=lambda d: untrained_reader(RecognizerConfig.from_dict(d)))
+                     Recognizer=lambda d: Recognizer(RecognizerConfig.from_dict(d)))
         return kinds[config['kind']](config['config'])
     except Exception as e: # whatever a wrong value makes of a model
         why = (str(e).splitlines() or [''])[0][:200]

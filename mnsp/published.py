@@ -28,8 +28,8 @@ from torch import nn
 from .charset import english
 from .encoder import Encoder, EncoderConfig, shapes_alone
 from .files import write_atomically
-from .hub import WeightsError, misfits, read_safetensors, shapes, untrained_reader, unusable
-from .recognizer import RecognizerConfig
+from .hub import WeightsError, misfits, read_safetensors, shapes, unusable
+from .recognizer import Recognizer, RecognizerConfig
 from .surgery import finest_encoder
 
 # %% ../nbs/70_published.ipynb #dbf46369
@@ -362,7 +362,7 @@ def _recognizer(file, layout, encoder_heads, decoder_heads, charset):
     else:
         encoder, dim = file.encoder('backbone.', encoder_heads, **imagenet), file['backbone.cls_token'].shape[2]
         kind = dict(charset=getattr(charset, 'chars', maerec_chars), max_len=48, project=False, shared_mark=True, hide_pad=True)
-    return untrained_reader(RecognizerConfig(
+    return Recognizer(RecognizerConfig(
         encoder, dim, file.depth('decoder.layer_stack'), file.heads(decoder_heads, 'recognizer', dim),
         file['decoder.layer_stack.0.mlp.w_1.weight'].shape[0], **kind))
 

@@ -108,7 +108,7 @@ def recognizer_tiny(**kwargs) -> RecognizerConfig:
 class Recognizer(nn.Module, PyTorchModelHubMixin):
     "A vision transformer and an autoregressive decoder that read a word (LMIM §4, fine-tuning)"
     def __new__(cls, *args, **kwargs):
-        import_module('mnsp.decoding')                              # its methods read; that room needs this one
+        import_module('mnsp.reading')                               # adds methods, and needs this room
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self,
