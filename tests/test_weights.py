@@ -7,15 +7,19 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+import torch
 from safetensors import safe_open
+from torch import nn
 from typer.testing import CliRunner
 
 from mnsp import reading
 from mnsp.checkpoints import Checkpoints, random_state
 from mnsp.cli import app
-from mnsp.hub import header, load_model
+from mnsp.graph import export_onnx
+from mnsp.hub import WeightsError, header, load_model, load_weights, save_model
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.recognizer import recognizer_tiny
+from mnsp.surgery import with_charset
 from mnsp.synth import SynthWords, street_world
 
 folder = packaged_weights()
@@ -87,3 +91,40 @@ def test_decoders_of_an_earlier_version_are_read():
                          'blocks.0.self_attn.qkv.weight', 'blocks.0.self_attn.qkv.bias']
     assert names[9:17] == [f'blocks.0.{part}.{kind}' for part in ('guide_attn.qkv', 'guide_attn.proj', 'mlp.fc1', 'mlp.fc2')
                            for kind in ('weight', 'bias')]
+
+
+class Parallel(Recognizer):
+    "A decoder of PyTorch's layers that writes all characters at once; one of its arguments is its own"
+    def __init__(self, cfg, note='', depth=2):
+        super().__init__(cfg, note)
+        self.queries = nn.Parameter(torch.randn(1, cfg.max_len, cfg.dim)*.02)
+        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(cfg.dim, cfg.heads, cfg.ffn_dim, 0., batch_first=True)
+                                    for _ in range(depth))
+    def keys_values(self, features):
+        memory = self.linear_norm(features)[:, None]
+        return [(memory, memory)]
+    def scores(self, pictures, length):
+        memory, x = pictures[0][0][:, 0], self.queries.expand(len(pictures[0][0]), -1, -1)
+        for layer in self.layers: x = layer(x, memory)
+        return self.classifier(self.norm(x))[:, :length]
+    def predict(self, pictures, ids): return self.scores(pictures, ids.shape[1])
+    def step(self, written, pictures, caches): return self.scores(pictures, written.shape[1])[:, -1].float()
+
+
+def test_a_decoder_of_one_s_own(tmp_path):
+    "Saved and loaded by its own names, read with in every way, and refused where it would become another one"
+    torch.manual_seed(0)
+    mine, picture = Parallel(recognizer_tiny(), depth=3).eval(), torch.randint(0, 256, (1, 3, 32, 128), dtype=torch.uint8)
+    assert 'layers.0.linear1.weight' in mine.state_dict()
+    save_model(mine, tmp_path/'mine')
+    again = Parallel(mine.cfg, depth=3)
+    load_weights(again, tmp_path/'mine')
+    assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), again.state_dict().values()))
+    with pytest.raises(WeightsError, match='holds a Parallel'): load_model(tmp_path/'mine')
+    with pytest.raises(ValueError, match='Parallel decodes in its own way'): export_onnx(mine, tmp_path/'mine.onnx')
+    text, confidence = mine.read_batch(picture)[0]
+    found = mine.read(picture[0], tta=False)
+    assert (found.text, found.confidence) == (text.replace(' ', ''), pytest.approx(confidence, rel=1e-3))
+    assert mine.read(picture[0], beams=3).text and mine.read(picture[0], lexicon=['a', 'word']).text in ('a', 'word')
+    copied = with_charset(mine, mine.charset)
+    assert len(copied.layers) == 3 and copied is not mine
