@@ -1,4 +1,5 @@
 "The weights that come with the package read what they are said to read"
+import csv
 import json
 import os
 import re
@@ -81,6 +82,26 @@ def test_the_card_says_what_evaluation_says():
     said = CliRunner().invoke(app, ['evaluate', '--weights', str(folder), '--data', str(data/'SVT_test'), '--as-read', '--json'])
     found = json.loads(said.stdout)['sets']['SVT_test']
     assert abs(found['waics']-float(row.split('|')[3]))*found['n']/100 < 3.5
+
+def test_the_tables_of_the_card_are_rows_of_the_experiments():
+    "Every figure of the readers side by side, of the sets, and of the list of words"
+    card = (folder/'README.md').read_text(encoding='utf-8')
+    def table(head): # -> cells of its rows
+        lines = card[card.index(head):].split('\n\n')[0].splitlines()[2:]
+        return [[c.strip(' *') for c in line.strip('|').split('|')] for line in lines]
+    def rows(name):
+        with open(Path(__file__).parent.parent/'experiments'/f'{name}.csv', encoding='utf-8') as f: return list(csv.DictReader(f))
+    def percent(*values): return [f'{float(v):.1f}' for v in values]
+    peers = {(r['reader'], r['set']): percent(r['waics'], r['exact']) for r in rows('peers')}
+    sets = {'IIIT5K': 'IIIT5K_test', 'SVT': 'SVT_test', 'IC13, all': 'IC13_test', 'IC13, 1015': 'IC13_test 1015',
+            'IC13, 857': 'IC13_test 857', 'IC15, all': 'IC15_test', 'IC15, 1811': 'IC15_test 1811'}
+    ways = 'mnsp', 'mnsp, no prior', 'mnsp, ONNX'
+    for name, _, *figures in table('| set | words |'):
+        assert figures == sum((peers[way, sets.get(name, 'average')] for way in ways), [])
+    for name, *figures in table('| reader | IIIT5K |'):
+        assert figures == [' / '.join(peers[name, s]) for s in (*map(sets.get, ('IIIT5K', 'SVT', 'IC13, all', 'IC15, all')), 'average')]
+    tried = [percent(r['waics'], r['exact'], r['codes']) for r in rows('prior')]
+    assert [figures for _, _, *figures in table('| words | weight |')] == [a+b for a, b in zip(tried[::2], tried[1::2])]
 
 def test_decoders_of_an_earlier_version_are_read():
     "Their parts had LMIM's names; they still come in the order that an optimizer's state has them in"
