@@ -8,12 +8,27 @@ from mnsp.lab.study import paired, read_rows, spread_over_seeds
 
 
 @pytest.fixture(scope='module')
-def results(root):
-    "command -> (what was measured, what came out), from the README's table"
-    text = (root/'README.md').read_text(encoding='utf-8')
-    lines = text.split('\n## Results\n')[1].split('\n## ')[0].splitlines()
-    cells = [[c.strip() for c in line.strip('|').split(' | ')] for line in lines if line.startswith('| ')]
-    return {command.strip('` '): (what, result) for what, result, command in cells[1:]}
+def section(root): return (root/'README.md').read_text(encoding='utf-8').split('\n## Results\n')[1].split('\n## ')[0]
+
+
+def cells(lines): return [[c.strip() for c in line.strip().strip('|').split('|')] for line in lines if line.startswith('|')]
+
+
+@pytest.fixture(scope='module')
+def results(section):
+    "command -> (what was measured, what came out), from the README's first table"
+    table = cells(section.split('**What pre-training')[0].splitlines())
+    return {command.strip('` '): (what, result) for what, result, command in table[2:]}
+
+
+@pytest.fixture(scope='module')
+def pretraining(section):
+    "arm of the rows -> what stands in its line of the README's second table; and command -> how that was measured"
+    names = {'nothing': 'no pre-training', 'NSP with the guide': 'NSP only', 'NSP without the guide': 'NSP only, unguided'}
+    text = section.split('**What pre-training')[1]
+    how = re.findall(r'^- (.*) `(.*)`$', text, re.MULTILINE)
+    return ({names.get(arm, arm): figures for arm, *figures in cells(text.splitlines())[2:]},
+            {command: what for what, command in how})
 
 
 @pytest.fixture
@@ -36,37 +51,39 @@ def one(rows, **wanted):
     return found[0]
 
 
-def test_photographs(results, rows):
-    command = ('python experiments/ablation.py --budget crops --data IIIT5K_train SVT_train IC15_train MLTlike_train '
-               '--out ablation_crops.csv')
-    (what, result), rows = results[command], rows('ablation_crops')
-    arms = dict(MNSP='MNSP', LMIM='LMIM', MAE='MAE', none='no pre-training')
-    says(re.sub(r'\(\[.*\)', '', result), *(f'{name} {" and ".join(means(rows, arm, "tuned_ned_crops", "tuned_ned_10_crops"))}'
-                                            for name, arm in arms.items()))
-    says(what, '15', '3,200')
+def test_photographs(pretraining, rows):
+    table, how = pretraining
+    what = how['python experiments/ablation.py --budget crops --data IIIT5K_train SVT_train IC15_train MLTlike_train '
+               '--out ablation_crops.csv']
+    rows = rows('ablation_crops')
+    measured = {arm for arm, figures in table.items() if figures[0]}
+    assert measured == {'MNSP', 'LMIM', 'MAE', 'no pre-training', 'NSP only'}
+    assert all(table[arm][:2] == means(rows, arm, 'tuned_ned_crops', 'tuned_ned_10_crops') for arm in measured)
+    says(what, '3,200', '15 thousand', '8 thousand')
     assert {r['steps'] for r in rows if r['arm'] in ('MAE', 'LMIM', 'MNSP')} == {3200}
-    assert all(spread_over_seeds(rows, 'tuned_ned_crops')[arm][2] == 3 for arm in arms.values()) and 'three seeds' in what
+    assert all(spread_over_seeds(rows, 'tuned_ned_crops')[arm][2] == 3 for arm in measured) and 'three seeds' in what
 
 
-def test_rendered_words(results, rows):
-    what, result = results['python experiments/ablation.py --budget thorough --out ablation_thorough.csv']
+def test_rendered_words(pretraining, rows):
+    table, how = pretraining
+    what = how['python experiments/ablation.py --budget thorough --out ablation_thorough.csv']
     thorough, reading = rows('ablation_thorough'), ('tuned_ned', 'tuned_ned_10', 'tuned_ned_1')
-    says(result, *('{} {}, {} and {}'.format(name, *means(thorough, arm, *reading))
-                   for name, arm in dict(MAE='MAE', none='no pre-training').items()))
+    measured = {arm for arm, figures in table.items() if figures[2]}
+    assert measured == {'MAE', 'no pre-training'}
+    assert all(table[arm][2:5] == means(thorough, arm, *reading) for arm in measured)
     labels, = {r['labelled'] for r in thorough}
     says(what, *(f'{round(share * labels):,}' for share in (1, .1, .01)))
     assert spread_over_seeds(thorough, 'tuned_ned')['MAE'][2] == 2 and 'two seeds' in what
 
-    what, result = results['python experiments/ablation.py']
+    what = how['python experiments/ablation.py']
     short = [r for r in rows('ablation') if r['teacher_steps'] == 0]
     spreads = spread_over_seeds(short, 'tuned_ned')
-    arms = dict(MNSP='MNSP', MAE='MAE', LMIM='LMIM', none='no pre-training')
-    arms['next scale alone with the guide'] = 'NSP only'
-    alone = spreads['NSP only, unguided']
-    says(result, *('{} {:.1f} ± {:.1f}'.format(name, *spreads[arm][:2]) for name, arm in arms.items()),
-         'without it {:.1f} (one seed)'.format(alone[0]) if alone[2] == 1 else 'without it {:.1f} ± {:.1f}'.format(*alone))
+    for arm, figures in table.items():
+        mean, deviation, seeds = spreads[arm]
+        assert figures[5] == (f'{mean:.1f}' if seeds == 1 else f'{mean:.1f} ± {deviation:.1f}')
+        assert seeds == (1 if arm == 'NSP only, unguided' else 3)
     says(what, f'{max(r["steps"] * r["batch_size"] for r in short):,}')
-    assert all(spreads[arm][2] == 3 for arm in arms.values()) and 'three seeds' in what
+    assert 'three seeds; NSP without the guide has one' in what
 
 
 def test_cost_and_speed(results, rows):
@@ -93,7 +110,7 @@ def test_cost_and_speed(results, rows):
 
 def test_what_the_method_section_says_of_the_study(root, rows):
     text = (root/'README.md').read_text(encoding='utf-8')
-    assert 'For the same time a MAE reads as well as LMIM and MNSP or better' in text
+    assert 'For the same time MAE reads as well as LMIM and MNSP, or better' in text
     crops, twice = rows('ablation_crops'), rows('ablation_crops_twice')
     seconds = {(r['arm'], r['seed']): r['pretrain_seconds'] for r in crops}
     assert all(seconds['MAE', seed] < .55 * seconds['LMIM', seed] for seed in (0, 1, 2))
