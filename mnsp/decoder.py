@@ -36,7 +36,7 @@ class GuidedLayer(nn.Module):
 
     def forward(self,
         x: torch.Tensor, # [B, M, dim] tokens being decoded
-        guide: torch.Tensor, # [B, K, dim] tokens of the guidance view
+        guide: torch.Tensor, # [B, K, dim] tokens of the guide
     ) -> torch.Tensor: # [B, M, dim]
         "One layer"
         if self.order == 'ca-sa': x = self.guided(x, guide)

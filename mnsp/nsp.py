@@ -21,7 +21,7 @@ class FillTask:
     coarse: bool = False # are all tokens of scale - 1 known?
     visible: bool = True # are the unmasked tokens of this scale known?
     weight: float = 1. # of this task in the loss
-    share: float = 1. # of a batch's pictures that are asked this in training; tasks of one scale take turns
+    share: float = 1. # of a batch's pictures that are asked this in training; tasks of one scale take consecutive parts
 
     def __post_init__(self):
         if not (self.coarse or self.visible):
@@ -123,9 +123,9 @@ def fill_in(
     decoder, # `Decoder`
     task: FillTask,
     views: Passes,
-    guide: torch.Tensor | None = None, # [B, K, D] tokens of the guidance view
+    guide: torch.Tensor | None = None, # [B, K, D] tokens of the guide
     rows: slice = slice(None), # the pictures that are asked
-    other: Passes | None = None, # of another look of the words, whose coarse scale is then known instead
+    other: Passes | None = None, # of the guides, whose coarse scale is then known instead of the words' own
 ) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
     "Predict a scale's tokens from what the task knows"
     keep, guide = views.keep(task.scale)[rows], None if guide is None else guide[rows]

@@ -38,7 +38,7 @@ class PretrainConfig:
     teacher: str = 'pixels' # or 'plain pixels', 'ema', 'random' (ablation), or 'frozen' (an encoder is passed to `Pretrainer`)
     teacher_encoder: EncoderConfig | None = None # of a frozen teacher; filled in by `Pretrainer`
     momentum: float = .996 # of the EMA teacher
-    guide: str | None = 'medium' # strength of the guidance view; None: no guide
+    guide: str | None = 'medium' # how much the guide's look changes; None: no guide
     across_views: bool = False # is the next scale predicted from the guide's coarse picture, not from its own?
     mask: str = 'random' # or 'block'
     mask_ratio: float | tuple = .8 # share that is hidden; a tuple: for each scale, coarse first
@@ -71,7 +71,7 @@ def _check(cfg):
     if cfg.align_on == 'columns' and (of_cls or not (cfg.guide and cfg.align)):
         raise ValueError("align_on='columns' needs guide and align, stops the gradient anyway, and has no variance term")
     if (cfg.guide is None) == cfg.decoder.guided:
-        raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guidance view")
+        raise ValueError("guide and decoder.guided belong together: a guided decoder needs a guide")
     if cfg.mask_together and isinstance(cfg.mask_ratio, tuple):
         raise ValueError("mask_together hides one share of all scales: give one mask_ratio")
     if cfg.across_views and (cfg.guide is None or cfg.decoder.coarse_as != 'tokens'):
@@ -121,7 +121,7 @@ class Pretrainer(nn.Module):
     def __init__(self,
         cfg: PretrainConfig = PretrainConfig(),
         teacher: Encoder | None = None, # to be frozen as teacher, with cfg.teacher='frozen'
-        generator: torch.Generator | None = None, # for masks and guidance views, on the model's device
+        generator: torch.Generator | None = None, # for masks and guides, on the model's device
         encoder: Encoder | None = None, # to go on from, with cfg's scales (`encoder_of_scales`); it is copied
     ):
         super().__init__()
@@ -148,7 +148,7 @@ def draw_keep(self:Pretrainer, images: torch.Tensor, scale: int) -> torch.Tensor
 @patch
 def fill_all(self:Pretrainer,
     views: Passes, # of the pictures
-    guide: Passes | None = None, # of the guidance view
+    guide: Passes | None = None, # of the guides
 ) -> list: # for each task a dictionary: task, pred and target [b, N, P], mask [b, N]; b pictures were asked
     "Ask every task of its share of the pictures"
     cfg, n = self.cfg, len(views.scales[-1])
@@ -176,7 +176,7 @@ def align(self:Pretrainer, views: Passes, guide: Passes) -> torch.Tensor: # scal
 @patch
 def forward(self:Pretrainer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
-    guide: torch.Tensor | None = None, # uint8 [B, 3, H, W] guidance view; drawn when not given
+    guide: torch.Tensor | None = None, # uint8 [B, 3, H, W]; drawn when not given
     keep: torch.Tensor | None = None, # int64 [B, n]: visible places of the finest grid; drawn when not given
 ) -> dict: # loss, its parts, cls [B, D] of the last pass, and fills, see `fill_all`
     "One training step's forward pass; in evaluation mode every picture is asked every task"
@@ -269,53 +269,83 @@ def feature_colours(
     return [(((x.float() - mean) @ directions.T - low) / (high - low)).clamp(0, 1) for x in (target, pred)]
 
 # %% ../nbs/18_pretrain.ipynb #00000024
-@torch.no_grad()
-def reconstruct(
-    model: Pretrainer,
-    images: torch.Tensor, # uint8 [B, 3, H, W]; features are centred and coloured over all of them
-    seed: int = 0, # of the masks
-) -> list: # for each task a dictionary: task, and picture, visible, target (None: the picture), filled [B, 3, h, w] in 0..1
-    "What every task is shown and what it fills in, as pictures on the CPU"
-    cfg, generator, training = model.cfg, model.generator, model.training
-    device = next(model.parameters()).device
-    model.generator = torch.Generator(device).manual_seed(seed)
-    try: fills = model.eval()(images.to(device))['fills']
-    finally: model.generator = generator; model.train(training)
-    scales = cfg.encoder.pyramid(images)
-    return [_as_pictures(model.teacher, fill, scales[fill['task'].scale].cpu(), cfg.encoder) for fill in fills]
+def _given(task, cfg, scales, guides):
+    "The smaller picture and the guide, as far as a task knows them; smaller pictures with gaps are not drawn"
+    across = cfg.across_views and task.coarse
+    coarse = (guides if across else scales)[task.scale - 1] / 255 if task.coarse and not cfg.mask_together else None
+    return dict(coarse=coarse, guide=guides[-1] / 255 if guides and not across else None)
 
-def _as_pictures(teacher, fill, truth, cfg):
-    "One task's pictures"
+def _filled(teacher, fill, truth, cfg):
+    "What is visible, the target if it is features, the answer and the truth of one task"
     (rows, cols), (h, w) = cfg.grid(fill['task'].scale), cfg.patch_size
     pred, target, hidden = (fill[k].cpu() for k in ('pred', 'target', 'mask'))
     hidden = hidden.view(-1, 1, rows, cols).repeat_interleave(h, 2).repeat_interleave(w, 3)
     picture = truth.float() / 255
-    shown = dict(task=fill['task'], picture=picture, visible=torch.where(hidden, .6, picture), target=None)
+    visible = torch.where(hidden, .6, picture) if fill['task'].visible else None
+    shown = dict(visible=visible, target=None, picture=picture)
     if isinstance(teacher, Pixels): filled = torch.where(hidden, teacher.picture(pred.float(), truth), picture)
     else:
         shown['target'], filled = (x.view(-1, rows, cols, 3).permute(0, 3, 1, 2) for x in feature_colours(target, pred))
     return dict(**shown, filled=filled)
 
+# %% ../nbs/18_pretrain.ipynb #635de0f6
+@torch.no_grad()
+def reconstruct(
+    model: Pretrainer,
+    images: torch.Tensor, # uint8 [B, 3, H, W]; features are centred and coloured over all of them
+    seed: int = 0, # of the guide and the masks
+    keep: torch.Tensor | None = None, # int64 [B, n]: visible places of the finest grid; drawn when not given
+) -> list: # for each task a dictionary: task, coarse, guide, visible, target, filled, picture (the truth)
+    "What every task is given and what it fills in: pictures [B, 3, h, w] in 0..1 on the CPU, or None"
+    cfg, generator, training = model.cfg, model.generator, model.training
+    device = next(model.parameters()).device
+    model.generator = torch.Generator(device).manual_seed(seed)
+    try:
+        guide = model.guidance(images.to(device), model.generator) if model.guidance else None
+        fills = model.eval()(images.to(device), guide, None if keep is None else keep.to(device))['fills']
+    finally: model.generator = generator; model.train(training)
+    scales, guides = (None if x is None else [s.cpu() for s in cfg.encoder.pyramid(x)] for x in (images, guide))
+    return [dict(task=(task := fill['task'])) | _given(task, cfg, scales, guides)
+            | _filled(model.teacher, fill, scales[task.scale], cfg.encoder) for fill in fills]
+
 # %% ../nbs/18_pretrain.ipynb #5abf41bd
+_heads = dict(coarse='smaller', filled='filled in', picture='truth') # of columns, where not their name
+
+def _draw(rows):
+    "Rows of (title, name -> picture [3, h, w] or None), a column for each of the names that any row has"
+    names = [name for name in ('coarse', 'guide', 'visible', 'target', 'filled', 'picture')
+             if any(pictures[name] is not None for _, pictures in rows)]
+    shares = [.5 if name == 'coarse' else 1 for name in names]
+    width, y = (77 - len(names)) / sum(shares), -2.                 # in tenths of an inch
+    height = width * rows[0][1]['picture'].shape[1] / rows[0][1]['picture'].shape[2]
+    left = [width * sum(shares[:k]) + k for k in range(len(names))]
+    fig = plt.figure()
+    ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
+    for x, share, name in zip(left, shares, names):
+        ax.text(x + share * width / 2, -1.6, _heads.get(name, name), fontsize=8, ha='center')
+    for title, pictures in rows:
+        if title: ax.text(0, y - 1.4, title, fontsize=8)
+        y -= height + (1.8 if title else .6)
+        for x, share, name in zip(left, shares, names):
+            if pictures[name] is None: continue
+            ax.imshow(pictures[name].permute(1, 2, 0), aspect='auto', interpolation='nearest',
+                      extent=(x, x + share * width, low := y + (1 - share) * height / 2, low + share * height))
+    ax.set(xlim=(-.5, 76.5), ylim=(y - .5, 0)); fig.set_size_inches(7.7, .05 - y / 10)
+    return fig
+
+# %% ../nbs/18_pretrain.ipynb #0fa5b790
 @figure_style
 def show_reconstruction(
     model: Pretrainer,
     images: torch.Tensor, # uint8 [B, 3, H, W]; features are centred and coloured over all of them
     n: int = 4, # how many are drawn
-    seed: int = 0, # of the masks
+    seed: int = 0, # of guides and masks
 ) -> plt.Figure:
-    "Rows of picture, what is visible, target if it is features, and what is filled in, for each task of the method"
-    tasks, n = reconstruct(model, images, seed), len(images[:n])
-    columns = [k for k in ('picture', 'visible', 'target', 'filled') if tasks[0][k] is not None]
-    fig, axs = plt.subplots(n * len(tasks), len(columns), figsize=(7.6, 2.2 / len(columns) * n * len(tasks) + .4),
-                            squeeze=False, layout='constrained')
-    for i, row in enumerate(axs):
-        fill = tasks[i // n]
-        for ax, name in zip(row, columns):
-            ax.imshow(fill[name][i % n].permute(1, 2, 0), aspect='auto'); ax.axis('off')
-        if i % n == 0: row[0].set_title(f"{fill['task'].name} at scale {fill['task'].scale}", fontsize=8, loc='left')
-    for ax, title in zip(axs[0, 1:], columns[1:]): ax.set_title(dict(filled='filled in').get(title, title), fontsize=8)
-    return fig
+    "Rows of what is given (smaller picture, guide, visible patches), what is filled in and the truth, for each task"
+    return _draw([('' if i else f"{fill['task'].name} at scale {fill['task'].scale}", _one(fill, i))
+                  for fill in reconstruct(model, images, seed) for i in range(len(images[:n]))])
+
+def _one(fill, i): return {k: x[i] if torch.is_tensor(x) else None for k, x in fill.items()}
 
 # %% ../nbs/18_pretrain.ipynb #484cdca4
 def _arrow(ax, start, end):
@@ -333,7 +363,7 @@ def _put(ax, picture, x, y, height, title):
 def show_method(
     model: Pretrainer, # of MNSP, with a guide
     image: torch.Tensor, # uint8 [3, H, W]
-    seed: int = 0, # of the mask and of the other look
+    seed: int = 0, # of the guide and the mask
 ) -> plt.Figure:
     "What masked next-scale prediction is given and what it fills in, as a diagram"
     device, cfg = next(model.parameters()).device, model.cfg.encoder
@@ -361,20 +391,14 @@ def show_method(
 def show_answers(
     models: dict, # title -> trained `Pretrainer`
     image: torch.Tensor, # uint8 [3, H, W]
-    seed: int = 0, # of masks and other looks
+    seed: int = 0, # of the guide and the mask
 ) -> plt.Figure:
-    "Rows of what models know of a word (the coarser scale, visible patches) and what they fill in at the finest scale"
-    fig, axs = plt.subplots(len(models), 3, figsize=(7.6, .85 * len(models)), squeeze=False, layout='constrained',
-                            width_ratios=(1, 2, 2))
-    for row, (title, model) in zip(axs, models.items()):
-        cfg = model.cfg.encoder
-        fill = max((f for f in reconstruct(model, image[None], seed) if f['task'].scale == cfg.n_scales - 1),
-                   key=lambda f: f['task'].coarse)
-        coarse = cfg.pyramid(image[None])[-2][0] / 255 if fill['task'].coarse else None
-        visible = fill['visible'][0] if fill['task'].visible else None
-        for ax, picture in zip(row, (coarse, visible, fill['filled'][0])):
-            ax.axis('off')
-            if picture is not None: ax.imshow(picture.permute(1, 2, 0))
-        row[0].set_title(title, loc='left', fontsize=8)
-    for ax, title in zip(axs[0, 1:], ('visible', 'filled in')): ax.set_title(title, fontsize=8)
-    return fig
+    "A row for each model: what it is given and fills in at the finest scale, and the truth; one guide and mask for all"
+    rows = []
+    for title, model in models.items():
+        cfg, generator = model.cfg, torch.Generator().manual_seed(seed)
+        keep = None if cfg.mask_together else random_keep(1, cfg.encoder.grid(), .8, generator)
+        fills = reconstruct(model, image[None], seed, keep)
+        fill = max(fills, key=lambda f: (f['task'].scale, f['task'].coarse))
+        rows.append((title, _one(fill, 0)))
+    return _draw(rows)

@@ -588,7 +588,7 @@ def pretrain(
     recipe: Recipe | None = None, # None: LMIM's
     lr: float | None = None, # peak; None: the recipe's for all pictures of a step
     optimizer: str = 'adamw', # or 'muon'
-    seed: int = 0, # of masks and guidance views
+    seed: int = 0, # of masks and guides
     **kwargs, # of `fit`: minutes, steps or epochs, bar, history, cbs, and what shall differ from the recipe
 ) -> Learner:
     "Pre-train: AdamW, weight decay on matrices, warm-up, cosine"
