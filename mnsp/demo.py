@@ -248,7 +248,7 @@ def method_sections(run: DemoRun) -> list:
                 'patches that become tokens.',
                 [show_pyramid(images[:3], run.pretrainer.cfg.encoder.patch_size)]),
         Section('Two views',
-                'The guidance view shows the same text with another look. It is not masked, and guides the '
+                'The guide shows the same text in another look. It is not masked, and helps the '
                 'decoder that fills in what is hidden.', [show_views(images, views, 6)]),
         Section('Masks, and what is filled in',
                 'Grey was hidden, and is filled in. The targets are normalised pixels, so each patch is shown with '

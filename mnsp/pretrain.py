@@ -373,9 +373,9 @@ def show_method(
     half = cfg.pyramid(image[None])[-2][0] / 255
     fig = plt.figure(figsize=(7.6, 2.6))
     ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
-    inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'the word, most of it hidden: MAE'),
-              _put(ax, guide, 1, 10, 4.5, 'the same text in another look: LMIM'),
-              _put(ax, half, 1, 2, 3, 'the same word, smaller: MNSP')]
+    inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'MAE: the word, most of it hidden'),
+              _put(ax, guide, 1, 10, 4.5, 'LMIM: and the same text in another look'),
+              _put(ax, half, 1, 2, 3, 'MNSP: and the same word, smaller')]
     for x, text in (33, 'one\nencoder'), (47, 'decoder'):
         ax.add_patch(plt.Rectangle((x, 3), 9, 20, fc='#e8eef7', ec='#4c72b0'))
         ax.text(x + 4.5, 13, text, ha='center', va='center', fontsize=9)

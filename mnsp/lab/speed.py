@@ -31,7 +31,7 @@ from ..training import compile_blocks, decays, hold_memory, make_optimizer
 @dataclass(frozen=True)
 class Loop:
     "How a training step is computed; all False: as one writes it first"
-    batched_views: bool = False # guidance views of the whole batch at once, on the device
+    batched_views: bool = False # guides of the whole batch at once, on the device
     half: bool = False # matrix products in bfloat16, where the device has them
     attend: bool = False # attention and dropout as in `attend`, not as in the textbook
     fused: bool = False # AdamW in one call, and the loss stays on the device
@@ -52,7 +52,7 @@ def ladder(
 
 # %% ../../nbs/44_speed.ipynb #00000008
 def one_by_one() -> callable: # uint8 [B, 3, 32, 128] -> the same
-    "What the medium guidance view does, as a torchvision pipeline for one picture at a time"
+    "What the medium guide does, as a torchvision pipeline for one picture at a time"
     crop = v2.Lambda(lambda x: v2.functional.resized_crop(x, random.randint(0, 3), random.randint(0, 2),
                                                           29, 126, (32, 128)))
     some = [v2.RandomRotation(15, v2.InterpolationMode.BILINEAR), crop, v2.RandomPerspective(.12, p=1.),
