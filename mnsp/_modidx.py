@@ -1180,6 +1180,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'mnsp.runs._finetune': ('runs.html#_finetune', 'mnsp/runs.py'),
                            'mnsp.runs._from_encoder': ('runs.html#_from_encoder', 'mnsp/runs.py'),
                            'mnsp.runs._gently': ('runs.html#_gently', 'mnsp/runs.py'),
+                           'mnsp.runs._given': ('runs.html#_given', 'mnsp/runs.py'),
                            'mnsp.runs._held_out': ('runs.html#_held_out', 'mnsp/runs.py'),
                            'mnsp.runs._labelled': ('runs.html#_labelled', 'mnsp/runs.py'),
                            'mnsp.runs._method': ('runs.html#_method', 'mnsp/runs.py'),

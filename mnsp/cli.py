@@ -355,6 +355,8 @@ def finetune(
                            typer.Option(help="Share of the run over which words grow longer; left out: none, with "
                                              "--ctc 0 .6.")] = None,
     ctc: Annotated[Optional[float], typer.Option(help=_ctc, min=0)] = None,
+    settings: Annotated[Optional[list[str]], typer.Option('--set', help="Change a new recogniser by name: depth=3, "
+                                                                        "encoder.depth=8.")] = None,
     average: Annotated[float, typer.Option(help=_average, min=0, max=1)] = 0.,
     seed: SeedOption = 0, workers: WorkersOption = 2, stream: StreamOption = False,
     max_broken: BrokenOption = .2, checkpoint_every: CheckpointOption = 1000, resume: ResumeOption = False,

@@ -123,6 +123,7 @@ class Pretrainer(nn.Module):
         teacher: Encoder | None = None, # to be frozen as teacher, with cfg.teacher='frozen'
         generator: torch.Generator | None = None, # for masks and guides, on the model's device
         encoder: Encoder | None = None, # to go on from, with cfg's scales (`encoder_of_scales`); it is copied
+        decoder: type = Decoder, # or a class of one's own, built and called alike
     ):
         super().__init__()
         if teacher is not None: cfg = replace(cfg, teacher='frozen', teacher_encoder=teacher.cfg)
@@ -131,7 +132,7 @@ class Pretrainer(nn.Module):
         self.encoder = Encoder(cfg.encoder) if encoder is None else copy.deepcopy(encoder).train()
         self.encoder.requires_grad_(True)                               # a frozen one as well
         self.teacher = make_teacher(cfg.teacher if teacher is None else teacher, self.encoder, cfg.momentum)
-        self.decoder = Decoder(cfg.decoder, cfg.encoder, self.teacher.width())
+        self.decoder = decoder(cfg.decoder, cfg.encoder, self.teacher.width())
         self.guidance = GuidanceView(cfg.guide) if cfg.guide else None
         columns = cfg.align_on == 'columns'
         self.columns = ColumnAlignment(cfg.encoder.dim, cfg.encoder.grid(0)[1]) if columns else None
@@ -219,20 +220,21 @@ def _as_value(value, kinds, text):
 
 # %% ../nbs/18_pretrain.ipynb #00000011
 def with_settings(
-    cfg: PretrainConfig,
+    cfg, # `PretrainConfig`, or another with parts called `encoder` and `decoder`
     settings, # texts `name=value`, such as 'guide=strong', 'mask_ratio=.6', 'decoder.order=ca-sa'
-) -> PretrainConfig:
+): # of the same type
     "The configuration with fields changed by name, all at once; ValueError for what it does not have or take"
-    changes = dict(cfg={}, encoder={}, decoder={})
+    parts = [part for part in ('encoder', 'decoder') if hasattr(cfg, part)]
+    changes = {part: {} for part in ('', *parts)}
     for text in settings:
         path, equals, value = text.partition('=')
         part, _, name = path.rpartition('.')
-        known = _settable(getattr(cfg, part) if part in ('encoder', 'decoder') else cfg)
-        if not equals or part not in ('', 'encoder', 'decoder') or name not in known:
+        known = _settable(getattr(cfg, part) if part in parts else cfg)
+        if not equals or part not in changes or name not in known:
             raise ValueError(f"setting {text!r}: give NAME=VALUE with a name of {', '.join(known)}, or "
-                             "encoder.… or decoder.…")
-        changes[part or 'cfg'][name] = _as_value(value, known[name], text)
-    own = changes.pop('cfg')
+                             f"{' or '.join(f'{p}.…' for p in parts)}")
+        changes[part][name] = _as_value(value, known[name], text)
+    own = changes.pop('')
     return replace(cfg, **own, **{part: replace(getattr(cfg, part), **new) for part, new in changes.items()})
 
 # %% ../nbs/18_pretrain.ipynb #91a5ad48

@@ -30,6 +30,7 @@ from .augment import FinetuneAugment
 from .charset import Charset, english
 from .checkpoints import Checkpoints, begun, checkpoints
 from .data import word_loader
+from .decoder import Decoder
 from .evaluate import known_labels, named_sources
 from .files import locked, write_atomically
 from .finetune import ShortFirst, Validation, finetune, label_lengths, reading_scores
@@ -103,6 +104,10 @@ def _name(thing):
 def _path(thing):
     "The same with the way there, for messages"
     return str(thing) if isinstance(thing, (str, Path)) else thing and type(thing).__name__
+
+def _given(**named):
+    "What was asked for, by name"
+    return {name: value for name, value in named.items() if value}
 
 def _asked(o, data, rate, **more):
     "What checkpoints keep of the request, and `resume` compares"
@@ -274,6 +279,7 @@ def run_pretraining(
     teacher: str | Path | nn.Module | None = None, # 'pixels', 'ema', 'mae' (trained first), or one to freeze
     encoder: str | Path | nn.Module | None = None, # to go on from
     settings: list | None = None, # changes of the method by name, see `with_settings`
+    decoder: type = Decoder, # or a class of one's own, see `Pretrainer`
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Pretrainer`
     "Pre-train an encoder on pictures; a fine-tuning starts from `out`/encoder"
@@ -282,11 +288,11 @@ def run_pretraining(
         cfg, frozen, known = _method(method, preset, teacher, encoder, settings)
         words, loader = _words(data, o, size=cfg.encoder.img_size)
         _few(loader, o)
-        rate, name = usual(cfg.encoder.dim, o.optimizer, o.lr), 'pre-training'
-        if isinstance(method, str): name = method
-        else: method = asdict(method)
+        rate = usual(cfg.encoder.dim, o.optimizer, o.lr)
+        name, method = (method, method) if isinstance(method, str) else ('pre-training', asdict(method))
         asked = _asked(o, data, rate, method=method, preset=preset, teacher=_path(teacher), settings=settings,
-                       **(dict(encoder=_name(encoder)) if encoder else {}))
+                       **_given(encoder=encoder and _name(encoder),
+                                decoder=decoder is not Decoder and decoder.__name__))
         stage = partial(_pretrain, o=o, asked=asked, data=_counted(data, words), **rate)
         with _owned(out) as out:
             if teacher == 'mae':
@@ -294,7 +300,7 @@ def run_pretraining(
                 run = stage(first, loader, out / 'teacher', 'mae, the teacher', recipe=mae_recipe())
                 if run.stopped: return run
                 frozen, (_, loader) = first.encoder, _words(data, o, size=cfg.encoder.img_size) # from the start
-            return _ended(stage(Pretrainer(cfg, frozen, encoder=known), loader, out, name), words, o)
+            return _ended(stage(Pretrainer(cfg, frozen, encoder=known, decoder=decoder), loader, out, name), words, o)
 
 # %% ../nbs/76_runs.ipynb #33634030
 def _characters(charset, reader, drop):
@@ -327,18 +333,21 @@ def _labelled(data, o, start, charset, max_len, short_first):
     size = dict(size=getattr(start, 'encoder', start).cfg.img_size) if start else {}
     scan = dict(scan=True) if short_first else {}                   # the length of every word, now
     sampler = (lambda words: ShortFirst(label_lengths(words), o.seed, rank())) if short_first else None
-    return _words(data, o, sampler, charset=charset, max_len=max_len, **size, **scan)
+    words, loader = _words(data, o, sampler, charset=charset, max_len=max_len, **size, **scan)
+    _few(loader, o)
+    return words, loader
 
-def _reader(start, charset, max_len, o, **aids): # -> the recogniser; optimizer, rate and aids
+def _reader(start, charset, max_len, settings, o, **aids): # -> the recogniser; optimizer, rate and aids
     "The recogniser to train, and how fast: slowly where only little is new to it"
     new = 'everything'
     if isinstance(start, Recognizer):
+        if settings: raise ValueError(f"settings={settings}: a reader keeps its own; they are for a new one")
         new = 'characters' if start.charset.chars != charset.chars else 'words'
         if new == 'characters': _tell(o, f'characters: {start.charset.changes(charset)}')
         model = with_charset(start, charset, max_len)
     else:
         preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
-        cfg = preset(charset=charset.chars, max_len=max_len)
+        cfg = with_settings(preset(charset=charset.chars, max_len=max_len), settings or [])
         model = recognizer_from(start, cfg) if start else Recognizer(cfg)
     return model, dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), **aids)
 
@@ -414,6 +423,7 @@ def run_finetuning(
     valid_every: int = 500, # steps
     short_first: float | None = None, # see `finetune`; None: 0, without a reader and CTC .6
     ctc: float | None = None, # weight of a CTC loss beside the decoder's, with a flat start; None: .5, with a reader 0
+    settings: list | None = None, # changes of a new recogniser by name: 'depth=3', see `with_settings`
     average: float = 0., # decay of averaged weights, which are then validated and kept
     **options, # of `RunOptions`
 ) -> Run: # its model is a `Recognizer`
@@ -426,10 +436,9 @@ def run_finetuning(
         with _owned(out) as out:
             for line in check_labels(words, max_outside): _tell(o, f'note: {line}')
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
-            _few(loader, o)
-            model, rate = _reader(start, chars, max_len, o, **aids)
+            model, rate = _reader(start, chars, max_len, settings, o, **aids)
             asked = _asked(o, data, rate, charset=chars.chars, max_len=max_len, from_scratch=start is None,
-                           reader=reader and _name(reader), **_held_out(valid, valid_every))
+                           reader=reader and _name(reader), **_held_out(valid, valid_every), **_given(settings=settings))
             return _finetune(model, words, loader, out, validation, o, asked, data, **rate, **_gently(start))
 
 # %% ../nbs/76_runs.ipynb #a0f71e5b
