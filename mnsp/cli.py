@@ -418,18 +418,6 @@ def _rules(name):
     try: return english_rules if name == 'english' else chinese_rules()
     except ImportError as e: raise ValueError(str(e)) from None
 
-# %% ../nbs/79_cli.ipynb #a1be50cf
-def _draw(result, sources, folder):
-    "Calibration, accuracy by length and height, confused letters, worst readings"
-    from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
-    if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
-    name = 'this model'
-    with _figures():
-        pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
-                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources),
-                        confusions=show_confusions(confusions(result.readings)))
-        for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
-
 # %% ../nbs/79_cli.ipynb #6e9e846c
 def _file(path, option, kind):
     "An error now, not after the work, if no file can be written there"
@@ -514,6 +502,18 @@ def _told(result, as_json, least_confidence, confusions):
     else: typer.echo(result.table())
     if least_confidence is not None: typer.echo(_trusted(result, least_confidence))
     if confusions: typer.echo('\n' + d.confusions_table(d.confusions(result.readings)))
+
+# %% ../nbs/79_cli.ipynb #a1be50cf
+def _draw(result, sources, folder):
+    "Calibration, accuracy by length and height, confused letters, worst readings"
+    from mnsp.diagnosis import calibration, confusions, show_breakdown, show_calibration, show_confusions, show_worst
+    if all(r.broken for r in result.readings): raise ValueError("every picture is broken, so none was drawn")
+    name = 'this model'
+    with _figures():
+        pictures = dict(calibration=show_calibration({name: calibration(result.readings)}),
+                        breakdown=show_breakdown({name: result}), worst=show_worst(result, sources),
+                        confusions=show_confusions(confusions(result.readings)))
+        for name, figure in pictures.items(): figure.savefig(folder / f'{name}.png', bbox_inches='tight')
 
 # %% ../nbs/79_cli.ipynb #cb409e03
 _Sets = Annotated[Optional[list[str]], typer.Option('--data', '-d', help=_data + _no_data['evaluate'])]
@@ -656,6 +656,28 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
     if failed: raise typer.Exit(1)
 
+# %% ../nbs/79_cli.ipynb #1e96569c
+most_drawn = 24 # pictures on the sheet of `read --attention`
+
+def _answered(readings, bar, as_json, attention, urls):
+    "Answer them; exit code 1 when something could not be read"
+    failed, done, hints, shown = 0, 0, {}, []
+    def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
+    try:
+        for name, reading in readings:
+            failed += (bad := _answer(name, reading, as_json, say))
+            done += 1
+            if not bad and reading.hint: hints['-' if isinstance(name, bytes) else name] = reading.hint
+            if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
+            bar.update()
+    except BrokenPipeError: _quiet_end()
+    finally:                                                         # also of a run that was interrupted
+        if shown: _draw_readings(attention, shown, urls)
+    bar.close()
+    _hint(hints, done)
+    if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
+    if failed: raise typer.Exit(1)
+
 # %% ../nbs/79_cli.ipynb #c64f4f5b
 def _graph(weights, device):
     "The graph beside a reader's weights, if onnxruntime is there and no GPU: it starts in a fraction of PyTorch's time"
@@ -683,28 +705,6 @@ def _read_words(reader, pictures, as_json, sheet, urls, **how):
     readings = reader.read_each(given, urls=urls, **how)
     with tqdm(total=total, unit=' pictures', disable=None if total != 1 else True) as bar:
         return _answered(zip(names, readings), bar, as_json, sheet, urls)
-
-# %% ../nbs/79_cli.ipynb #1e96569c
-most_drawn = 24 # pictures on the sheet of `read --attention`
-
-def _answered(readings, bar, as_json, attention, urls):
-    "Answer them; exit code 1 when something could not be read"
-    failed, done, hints, shown = 0, 0, {}, []
-    def say(text, file=None): bar.write(text, file=file or sys.stdout); (file or sys.stdout).flush()
-    try:
-        for name, reading in readings:
-            failed += (bad := _answer(name, reading, as_json, say))
-            done += 1
-            if not bad and reading.hint: hints['-' if isinstance(name, bytes) else name] = reading.hint
-            if attention and not bad and len(shown) < most_drawn: shown.append((name, reading))
-            bar.update()
-    except BrokenPipeError: _quiet_end()
-    finally:                                                         # also of a run that was interrupted
-        if shown: _draw_readings(attention, shown, urls)
-    bar.close()
-    _hint(hints, done)
-    if attention and not shown: raise ValueError(f"{attention} was not written: nothing was read")
-    if failed: raise typer.Exit(1)
 
 # %% ../nbs/79_cli.ipynb #8cd1ab0d
 _detect = "Find the words of photographs first: rapidocr or doctr, if it is installed."
