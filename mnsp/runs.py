@@ -459,7 +459,7 @@ def find_learning_rate(
         if method == 'finetune':
             start, chars = _start(encoder, reader)
             loader, train = _labelled(data, o, start, chars, 25, 0.)[1], partial(finetune, **_gently(start))
-            model = _reader(start, chars, 25, o)[0]
+            model = _reader(start, chars, 25, None, o)[0]
         else:
             if reader: raise ValueError(f"reader={_path(reader)} is for method='finetune'")
             cfg, _, known = _method(method, preset, None, encoder, None)
