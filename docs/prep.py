@@ -167,7 +167,7 @@ def picture_options(cell, alt):
 def shown_cell(cell, here, told):
     "A cell without directives; those that the tests leave out say so. `told` is what its pictures are about."
     text = "".join(cell["source"])
-    if cell["cell_type"] == "markdown": return {**cell, "source": linked(text, here)}
+    if cell["cell_type"] == "markdown": return {**cell, "source": linked(text, here).replace(f"../{card}", "/weights.md")}
     skipped = [flag for flag in ("slow", "cuda") if re.search(rf"^#\|\s*{flag}\b", text, re.M)]
     code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip("\n")
     tags = ["remove-input"] if re.search(r"^#\|\s*echo:\s*false\b", text, re.M) else []
@@ -227,9 +227,7 @@ def front_page(notebook):
     "The page of nbs/index.ipynb, with the navigation of the whole site."
     page = room_page(notebook, None)
     text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
-    for cell in page["cells"]:
-        source = cell["source"].replace(f"../{card}", "weights.md")
-        cell["source"] = re.sub(r"\]\(\.\./(?:docs/)?(\w+)(\.md)?\)", r"](\1.md)", source)
+    for cell in page["cells"]: cell["source"] = re.sub(r"\]\(\.\./(?:docs/)?(\w+)(\.md)?\)", r"](\1.md)", cell["source"])
     tree = dict(cell_type="markdown", metadata={}, id="navigation", source=navigation(text))
     return {**page, "cells": [*page["cells"], tree]}
 
