@@ -333,9 +333,7 @@ def _labelled(data, o, start, charset, max_len, short_first):
     size = dict(size=getattr(start, 'encoder', start).cfg.img_size) if start else {}
     scan = dict(scan=True) if short_first else {}                   # the length of every word, now
     sampler = (lambda words: ShortFirst(label_lengths(words), o.seed, rank())) if short_first else None
-    words, loader = _words(data, o, sampler, charset=charset, max_len=max_len, **size, **scan)
-    _few(loader, o)
-    return words, loader
+    return _words(data, o, sampler, charset=charset, max_len=max_len, **size, **scan)
 
 def _reader(start, charset, max_len, settings, o, **aids): # -> the recogniser; optimizer, rate and aids
     "The recogniser to train, and how fast: slowly where only little is new to it"
@@ -388,6 +386,7 @@ def _finetune(model, words, loader, out, validation, o, asked, data, **how):
     "Train and save a recogniser; the run's model is the one that was kept"
     def save():
         if not (validation and validation.rows): hub.save_model(model, out) # else the best is there
+    _few(loader, o)
     run = _train(partial(finetune, loader=loader), model, out, save, o, asked, _counted(data, words),
                  'fine-tuning', [validation] if validation else [], **how)
     if validation and validation.rows:
