@@ -100,6 +100,9 @@ def test_the_tables_of_the_card_are_rows_of_the_experiments():
         assert figures == sum((peers[way, sets.get(name, 'average')] for way in ways), [])
     whole = 'IIIT5K_test', 'SVT_test', 'IC13_test', 'IC15_test', 'average'
     for name, *figures in table('| reader | IIIT5K |'): assert figures == [' / '.join(peers[name, s]) for s in whole]
+    speed = {(r['reader'], r['batch']): r['median'] for r in rows('peers_speed')}
+    for name, one, many in table('| words/s |'):
+        assert one == speed[name, '1'] and many in (speed[name, '32'], '—')
     tried = [percent(r['waics'], r['exact'], r['codes']) for r in rows('prior')]
     assert [figures for _, _, *figures in table('| words | weight |')] == [a+b for a, b in zip(tried[::2], tried[1::2])]
 
