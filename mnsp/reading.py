@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from . import hub
-from .decoding import decodes_otherwise, decoding
+from .decoding import decodes_otherwise, decoding, repeated
 from .lines import turned, turned_point
 from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
                            view_readings)
@@ -89,8 +89,7 @@ def _write(self:Recognizer,
         if words is not None: ids = words.to(device)[self.score_words(pictures, words).argmax(1)]
         elif max(beams, n) > 1: ids = self.beam_search(pictures, max(beams, n))[0][:, :n].flatten(0, 1)
         else: ids = self.spell(pictures)[0]
-        pictures = [tuple(x.repeat_interleave(n, 0) for x in pair) for pair in pictures]
-        logits, looks = self._attend(pictures, ids)
+        logits, looks = self._attend(repeated(pictures, n), ids)
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
     answers = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
     return tuple(x[:len(images) * n] for x in answers)
