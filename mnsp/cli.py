@@ -482,6 +482,7 @@ def _measured(model, sources, rules, as_read, tta, prior, as_json, **options):
     from mnsp.machine import processes, rank
     done, first, batch_size = [], rank() == 0, options['batch_size']
     if as_read: look = partial(model.read_each, batch_size=batch_size, tta=tta, prior=_prior(prior))
+    elif prior: raise ValueError("--prior has a say in how `read` reads: add --as-read")
     else: look = partial(model.read_batch, tta=tta)
     options |= dict(size=model.cfg.encoder.img_size, bar=first and not as_json, rules=rules, as_read=as_read)
     try:
@@ -539,9 +540,8 @@ def evaluate(
     rules: _Rules = 'english', peers: _Peers = False, pictures: _Pictures = None, confusions: _Confusions = False,
     least_confidence: _Least = None, readings: _Readings = None, as_json: _OneObject = False,
     as_read: _AsRead = False, tta: EvaluateTtaOption = None, prior: PriorOption = None, batch_size: BatchOption = 64,
-    workers: WorkersOption = 0,
-    image_column: ImageColumnOption = None, text_column: TextColumnOption = None, pattern: PatternOption = None,
-    device: DeviceOption = 'auto',
+    workers: WorkersOption = 0, image_column: ImageColumnOption = None, text_column: TextColumnOption = None,
+    pattern: PatternOption = None, device: DeviceOption = 'auto',
 ):
     "Read labelled pictures and score the readings: WAICS, exact, edit similarity. Under torchrun, shared out."
     from mnsp.benchmarks import beside_peers, known_sets

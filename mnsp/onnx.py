@@ -56,7 +56,7 @@ class OnnxReader:
     @cached_property
     def prior(self): # `WordPrior` or None; in the file, or beside it
         "What words are worth, if the reader came with a list of them"
-        words = self.session.get_modelmeta().custom_metadata_map.get('mnsp_words', '').split()
+        words = self.session.get_modelmeta().custom_metadata_map.get('mnsp_words', '').splitlines()
         beside = Path(self.path).with_name('words.txt.gz')
         if not words and Path(self.path).name == 'graph.onnx' and beside.exists(): words = read_words(beside)
         return WordPrior(words) if words else None

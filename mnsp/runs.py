@@ -230,14 +230,18 @@ def _encoder_at(where):
     loaded = hub.load_model(where) if isinstance(where, (str, Path)) else where
     return getattr(loaded, 'encoder', loaded)
 
+def _leave(encoder, settings):
+    "Settings are for what is new"
+    if any(text.startswith('encoder.') for text in settings):
+        raise ValueError(f"encoder={_path(encoder)}: has its own settings, so leave out those called encoder.…")
+
 def _from_encoder(where, cfg, settings):
     "The encoder that is gone on from, with the method's scales, and the configuration to match"
     encoder = _encoder_at(where)
     if encoder.cfg.dim != cfg.encoder.dim:
         raise ValueError(f"encoder={_path(where)}: is {encoder.cfg.dim} wide, not "
                          f"{cfg.encoder.dim}: give preset=… of its size")
-    if any(text.startswith('encoder.') for text in settings):
-        raise ValueError(f"encoder={_path(where)}: has its own settings, so leave out those called encoder.…")
+    _leave(where, settings)
     encoder = encoder_of_scales(encoder, cfg.encoder.n_scales)
     return replace(cfg, encoder=encoder.cfg), encoder
 
@@ -345,6 +349,7 @@ def _reader(start, charset, max_len, settings, o, **aids): # -> the recogniser; 
         model = with_charset(start, charset, max_len)
     else:
         preset = recognizer_tiny if start is None or start.cfg.dim < 384 else recognizer_small
+        if start: _leave(start, settings or [])
         cfg = with_settings(preset(charset=charset.chars, max_len=max_len), settings or [])
         model = recognizer_from(start, cfg) if start else Recognizer(cfg)
     return model, dict(usual(model.cfg.encoder.dim, o.optimizer, o.lr, new), **aids)

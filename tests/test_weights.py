@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 from mnsp import reading
 from mnsp.checkpoints import Checkpoints, random_state
 from mnsp.cli import app
+from mnsp.decoder import Decoder
 from mnsp.graph import export_onnx
 from mnsp.hub import WeightsError, header, load_model, load_weights, save_model
+from mnsp.pretrain import Pretrainer, mae
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.recognizer import recognizer_tiny
 from mnsp.surgery import with_charset
@@ -152,3 +154,15 @@ def test_a_decoder_of_one_s_own(tmp_path):
     assert mine.read(picture[0], beams=3).text and mine.read(picture[0], lexicon=['a', 'word']).text in ('a', 'word')
     copied = with_charset(mine, mine.charset)
     assert len(copied.layers) == 3 and copied is not mine
+
+
+class Halved(Decoder):
+    "Its weights have the names and shapes of the package's decoder"
+    def forward(self, *args, **kwargs): return super().forward(*args, **kwargs)/2
+
+
+def test_a_pretraining_decoder_of_one_s_own(tmp_path):
+    save_model(Pretrainer(mae('nano'), decoder=Halved), tmp_path/'own')
+    with pytest.raises(WeightsError, match='holds a Halved'): load_model(tmp_path/'own')
+    save_model(Pretrainer(mae('nano')), tmp_path/'usual')
+    assert type(load_model(tmp_path/'usual').decoder) is Decoder
