@@ -10,6 +10,7 @@ coarse reading's columns is below a bound. `seconds` is what 1,000 words take on
 five interleaved rounds; a word that is read twice pays twice.
 """
 import argparse
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mnsp.lab.study import (
     Arm,
     ColumnReader,
     StudyData,
+    _asked,
     append_rows,
     frozen_probe,
     kept_or_pretrained,
@@ -109,11 +111,12 @@ def main():
     parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
     parser.add_argument('--arms', nargs='+', default=['no pre-training', 'MAE', 'MIM + NSP, unguided', 'MNSP'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
+    parser.add_argument('--budget', choices=['screen', 'full'], default='screen', help='of the pre-training that is kept')
     parser.add_argument('--steps', type=int, default=800, help='of fine-tuning')
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    study = budgets['screen']
+    study, device = budgets[given.budget], default_device()
     for seed in given.seeds:
         data = StudyData(study, seed, crops=[open_source(p) for p in given.data])
         words = data.held_out['crops']
@@ -123,9 +126,11 @@ def main():
             encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
             for kind in ('finest', 'mixed'):
                 if any((r['arm'], r['seed'], r['tuned']) == (name, seed, kind) for r in read_rows(given.out)): continue
-                reader = tuned(encoder.to(default_device()), data, replace(study, tune_steps=given.steps), seed, kind == 'mixed')
+                reader = tuned(encoder.to(device), data, replace(study, tune_steps=given.steps), seed, kind == 'mixed')
                 about = dict(arm=name, seed=seed, tuned=kind, steps=given.steps)
-                append_rows(given.out, [about | row | dict(commit=this_commit()) for row in rows_of(reader, words, high)])
+                facts = dict(commit=this_commit(), device=device.type,
+                             command=f'{_asked(parser, given)} --arms {shlex.quote(name)} --seeds {seed}')
+                append_rows(given.out, [about | row | facts for row in rows_of(reader, words, high)])
                 print(name, seed, kind, flush=True)
 
 if __name__ == '__main__': main()
