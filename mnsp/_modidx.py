@@ -97,7 +97,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.boxes.anticlockwise': ('boxes.html#anticlockwise', 'mnsp/boxes.py'),
                             'mnsp.boxes.by_name': ('boxes.html#by_name', 'mnsp/boxes.py'),
                             'mnsp.boxes.coco': ('boxes.html#coco', 'mnsp/boxes.py'),
-                            'mnsp.boxes.coco_text': ('boxes.html#coco_text', 'mnsp/boxes.py'),
                             'mnsp.boxes.corners': ('boxes.html#corners', 'mnsp/boxes.py'),
                             'mnsp.boxes.ctw_file': ('boxes.html#ctw_file', 'mnsp/boxes.py'),
                             'mnsp.boxes.document_kind': ('boxes.html#document_kind', 'mnsp/boxes.py'),
