@@ -976,7 +976,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mnsp.pictures._chunks': ('pictures.html#_chunks', 'mnsp/pictures.py'),
                                'mnsp.pictures._got': ('pictures.html#_got', 'mnsp/pictures.py'),
                                'mnsp.pictures._is_many': ('pictures.html#_is_many', 'mnsp/pictures.py'),
-                               'mnsp.pictures._opened': ('pictures.html#_opened', 'mnsp/pictures.py'),
                                'mnsp.pictures._read_all': ('pictures.html#_read_all', 'mnsp/pictures.py'),
                                'mnsp.pictures._reading': ('pictures.html#_reading', 'mnsp/pictures.py'),
                                'mnsp.pictures.fetch': ('pictures.html#fetch', 'mnsp/pictures.py'),

@@ -212,8 +212,6 @@ def open_image(
             rgb = decode(im, name, size)
             rgb.load()
             return rgb
-    except BrokenImage:
-        raise
     except Exception as e: # damaged files make Pillow raise nearly anything
         raise BrokenImage(name, why_broken(e)) from None
 
