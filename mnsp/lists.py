@@ -28,7 +28,7 @@ from fastcore.basics import patch
 
 from .files import identity, read_at
 from .images import BrokenImage, BrokenLabel, Source, by_number, read_file
-from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words,
+from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words, some,
                          suffixes, word_in_name)
 
 # %% ../nbs/23_lists.ipynb #a5d4e1c0
@@ -146,10 +146,9 @@ class Spelling:
         self.slashes = any('\\' in n for n in names) and not any(find_file(places, n) for n in names)
         self.address, self.prefix = any('://' in n or '?d=' in n for n in names), ''
         strange = [n for n in names if _absolute.match(n) and not os.path.exists(n)]
-        for name in map(self, strange):
-            cuts = [name[:k+1] for k, c in enumerate(name) if c == '/']
-            self.prefix = next((cut for cut in cuts if find_file(places, name[len(cut):])), '')
-            if self.prefix: break
+        cuts = (name[:k+1] for name in map(self, strange) for k, c in enumerate(name)
+                if c == '/' and find_file(places, name[k+1:]))
+        self.prefix = next(cuts, '')
 
     def __call__(self, name: str) -> str:
         "The name as it leads to a file here"
@@ -297,11 +296,11 @@ def find_images(
         found += [inside+n for n in names if n.lower().endswith(suffixes)]
         others += [inside+n for n in names if n.lower().endswith(unread)]
     if broken := [n for n in found if '\n' in n]:
-        warnings.warn(f"{folder}: {len(broken)} left out whose names hold a line break ({broken[0]!r}"
-                      f"{', …' if broken[1:] else ''}); rename them", stacklevel=2)
+        warnings.warn(f"{folder}: {len(broken)} left out whose names hold a line break "
+                      f"({some([*map(repr, broken)], 1)}); rename them", stacklevel=2)
     if others:
         counts = Counter(Path(o).suffix.lower() for o in others)
-        warnings.warn(f"{folder}: {by_number(counts)} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
+        warnings.warn(f"{folder}: {by_number(counts)} left out ({some(others, 1)}): such pictures "
                       "are not read; save them as .jpg or .png", stacklevel=2)
     return sorted(n for n in found if '\n' not in n)
 

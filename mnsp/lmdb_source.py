@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def _mapped(path, name, ndim):
 # %% ../nbs/24_lmdb.ipynb #3706a52d
 class CacheSource(Source):
     "Resized pictures in a memory map: images.npy uint8 [n,3,H,W], codes.npy uint8 [n], rows.jsonl, cache.json"
-    _images = _codes = None
+    _images = None
     def __init__(self,
         path: str | Path, # the folder
     ):
@@ -210,14 +211,13 @@ class CacheSource(Source):
         if len(self.codes) != self.n or (self.codes >= len(reasons)).any():
             raise DataError(f"{path}: codes.npy is damaged; make the cache anew")
 
-    @property
+    @cached_property
     def codes(self) -> np.ndarray: # uint8 [n]
         "What was broken when the cache was made, by its place in `reasons`"
-        if self._codes is None: self._codes = np.array(_mapped(self.path, 'codes.npy', 1))
-        return self._codes
+        return np.array(_mapped(self.path, 'codes.npy', 1))
 
     def __getstate__(self): # each process maps for itself
-        return {**self.__dict__, '_images': None, '_codes': None}
+        return {k: v for k, v in self.__dict__.items() if k not in ('_images', 'codes')}
     def name(self, i: int) -> str: return self._rows([self._at(i)])[0]['name']
     def written(self, i: int) -> str | None: return self._rows([self._at(i)])[0]['text']
     def all_written(self) -> Iterator:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from .images import BrokenImage, decode, open_image, to_array, why_broken
-from .labels import DataError
+from .labels import DataError, some
 from .lines import Character, crop_view, merge, turned_point, ways_to_read
 
 # %% ../nbs/71_pictures.ipynb #32d5e4d7
@@ -179,24 +179,24 @@ most_pixels = 2**24 # of pictures that are open at once; the last one may have m
 
 def _chunks(pictures, urls, batch_size): # yields lists of (item, PIL RGB picture or None, DataError or None)
     "Pictures opened, so many at a time that memory holds them"
-    some, pixels = [], 0
+    chunk, pixels = [], 0
     for i, item in enumerate(pictures):
         try:
             im = to_picture(item, None if isinstance(item, (str, Path)) else f'picture {i}', urls)
-            some.append((item, im, None))
+            chunk.append((item, im, None))
             pixels += im.width * im.height
-        except DataError as e: some.append((item, None, e))
-        if len(some) == batch_size or pixels >= most_pixels:
-            yield some
-            some, pixels = [], 0
-    if some: yield some
+        except DataError as e: chunk.append((item, None, e))
+        if len(chunk) == batch_size or pixels >= most_pixels:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk: yield chunk
 
 # %% ../nbs/71_pictures.ipynb #a1c81973
 def _read_all(jobs, size, read_views, batch_size): # yields `ViewReading`s
     "Cut views out and read them, so many at once"
     for at in range(0, len(jobs), batch_size):
-        some = jobs[at:at + batch_size]
-        yield from read_views(np.stack([to_array(crop_view(*job), size) for job in some]), [view for _, view in some])
+        batch = jobs[at:at + batch_size]
+        yield from read_views(np.stack([to_array(crop_view(*job), size) for job in batch]), [view for _, view in batch])
 
 def read_pictures(
     pictures, # any number of them, see `to_picture`
@@ -212,12 +212,12 @@ def read_pictures(
     if batch_size < 1: raise ValueError(f"batch_size={batch_size} must be at least 1")
     for chunk in _chunks(pictures, urls, batch_size):
         ways = [ways_to_read(im.size, cfg, tall, long) if im else [] for _, im, _ in chunk]
-        jobs = [(im, view) for (_, im, _), some in zip(chunk, ways) for way in some for view in way]
+        jobs = [(im, view) for (_, im, _), each in zip(chunk, ways) for way in each for view in way]
         parts = _read_all(jobs, cfg.encoder.img_size, read_views, batch_size)
-        for (item, im, error), some in zip(chunk, ways):
+        for (item, im, error), each in zip(chunk, ways):
             given = im if hasattr(item, 'read') else item            # an open file is read once
             readings = [_reading(way, list(itertools.islice(parts, len(way))), im.size, attention, given)
-                        for way in some]
+                        for way in each]
             yield error or max(readings, key=lambda r: r.per_character)
 
 # %% ../nbs/71_pictures.ipynb #16a10009
@@ -251,6 +251,6 @@ def lexicon_rows(
     words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
     if odd := [w for w in words if not known(w)]:
         raise ValueError("lexicon: this reader cannot write "
-                         f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
+                         f"{some([*map(repr, odd)], 5)} (up to "
                          f"{max_len - 1} of {charset!r}); leave them out")
     return [charset.row(w, max_len) for w in words]

@@ -22,7 +22,7 @@ import numpy as np
 
 from .hugging_face import HfSource, has_parquet, is_saved, load_hf, of_one_split, root_of, split_of
 from .images import Source
-from .labels import DataError, is_picture, list_suffixes
+from .labels import DataError, is_picture, list_suffixes, some
 from .lists import FolderSource, ListedSource, archives, lists, walk
 from .lmdb_source import CacheSource, LmdbSource, is_lmdb
 from .unions import Concat, Mixture, Relabelled, Subset, fingerprint, leaves
@@ -194,12 +194,12 @@ def same_part(path: Path, said: dict) -> Subset:
     return Subset(source, rows_of(beside(path, said['rows'])))
 
 # %% ../nbs/27_sources.ipynb #206c7504
-def lists_in(folder: Path, most: int = 200) -> list: # looks at so many files at most
+def lists_in(folder: Path) -> list: # looks at 200 files at most
     "Lists of labels in a folder or one below it, under whatever name"
     files = (p for pattern in ('*', '*/*') for p in folder.glob(pattern)
              if p.suffix.lower() in list_suffixes and not p.name.startswith('.') and p.is_file())
     found = []
-    for file in sorted(islice(files, most)):
+    for file in sorted(islice(files, 200)):
         try:
             if ListedSource(file).labelled: found.append(file)
         except (DataError, OSError): pass # something else
@@ -214,7 +214,7 @@ def no_labels(source: Source) -> str:
     bare = [s for s in leaves(source) if not getattr(s, 'labelled', True)]
     folders = [s.path for s in bare if isinstance(s, FolderSource) and s.file is None]
     found = [str(p.relative_to(f)) for f in folders for p in lists_in(f)]
-    lie = f"{', '.join(found[:4])}{', …' if found[4:] else ''} {'lie' if found[1:] else 'lies'} there"
+    lie = f"{some(found, 4)} {'lie' if found[1:] else 'lies'} there"
     titles = next((', '.join(s.titles) for s in bare if hasattr(s, 'titles')), '')
     aside = next((s.trouble for s in bare if getattr(s, 'trouble', '')), '')
     remedy = f"{lie}: give {'each' if found[1:] else 'it'} as --data" if found else \
