@@ -113,8 +113,8 @@ def find_photos(names, images, annotations): # folder or None; path
                 for stem in known_as(stem_of(path)): seen.setdefault(stem, {})[str(Path(folder, path).resolve())] = 0
         return seen
     for name in map(spelling, names):
-        if found := find_file(places, name): yield found if Path(found).is_file() else None; continue
-        if found := next(filter(None, (find_file(places, name+s) for s in suffixes)), None): yield found; continue
+        found = next(filter(None, (find_file(places, name+suffix) for suffix in ('', *suffixes))), None)
+        if found: yield found if Path(found).is_file() else None; continue
         same = [*{path: 0 for stem in meant_by(stem_of(name)) for path in (seen or listed()).get(stem, ())}]
         if len(same) > 1:
             raise DataError(f"{annotations}: several pictures are called {stem_of(name)}: {same[0]}, {same[1]}; give --images")
@@ -219,13 +219,10 @@ def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or 
     "All words of a photograph"
     found = []
     for box in boxes:
-        crop, why, tall = None, 'not to be read' if box.ignore else None, False
-        try:
-            if not why: crop = straightened(im, box.points, margin)
-        except BrokenImage as e: why = e.reason
+        crop, why = (None, 'not to be read') if box.ignore else tried(straightened, im, box.points, margin)
         if crop and min(crop.size) < least: crop, why = None, 'too small'
-        if crop and turn and crop.height > 1.5*crop.width and len(box.text or 'ab') > 1:
-            crop, tall = crop.transpose(Image.Transpose.ROTATE_270), True
+        tall = bool(crop) and turn and crop.height > 1.5*crop.width and len(box.text or 'ab') > 1
+        if tall: crop = crop.transpose(Image.Transpose.ROTATE_270)
         found.append((box, crop, why, tall))
     return found
 

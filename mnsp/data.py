@@ -440,14 +440,9 @@ class WordLoader(DataLoader):
 @patch
 def state_dict(self:WordLoader) -> dict:
     "Where the order stands after the batches handed out so far, and of which data"
-    return dict(self._needed().state_after(self), data=self.digest)
-
-@patch
-def _needed(self:WordLoader):
-    "What can be resumed; ValueError when there is nothing"
     if self.order is None:
         raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
-    return self.order
+    return dict(self.order.state_after(self), data=self.digest)
 
 # %% ../nbs/28_data.ipynb #a2a51b23
 @patch
@@ -455,7 +450,6 @@ def load_state_dict(self:WordLoader,
     state: dict | list, # from `state_dict`; of a stream this process's own, or a list of those of all
 ):
     "Go on at the next unseen sample; ValueError when the data or the seed are others"
-    order = self._needed()
     now = self.state_dict()
     if isinstance(state, list):
         state = next((s for s in state if s.get('rank', 0) == now.get('rank', 0)), {})
@@ -465,7 +459,7 @@ def load_state_dict(self:WordLoader,
     if None not in (state.get('data'), now['data']) and state['data'] != now['data']:
         raise ValueError("state: it is of a run with other data of the same number, whose names, labels or "
                          "pictures differ; go on with the data it was begun with")
-    order.begin(state['epoch'], state['position'])
+    self.order.begin(state['epoch'], state['position'])
     self.begun = self.over = False
     self.seen, self.batches, self.turn = 0, Counter(), state.get('turn', 0)
 
@@ -501,8 +495,8 @@ def decoded_once(
     plain, shown, n = copy.copy(dataset), [], 0
     plain.charset = None # targets are indices: which item a picture shows
     out = torch.empty(len(dataset), 3, *dataset.size, dtype=torch.uint8)
-    loader = word_loader(plain, 256, workers=workers)
-    for images, index in tqdm(loader, 'reading pictures', leave=False, disable=not bar):
+    batches = tqdm(word_loader(plain, 256, workers=workers), 'reading pictures', leave=False, disable=not bar)
+    for images, index in batches:
         out[n:n+len(images)] = images
         n += len(images)
         shown.append(index)

@@ -85,13 +85,10 @@ def stored_text(cell, name: str) -> str | None:
 # %% ../nbs/26_hugging_face.ipynb #00835b57
 def stored_bytes(cell: dict | None, name: str, root: str = '') -> bytes:
     "The bytes of a picture as `datasets` stores it: {bytes, path}"
-    if cell is None or cell.get('bytes') is None and not cell.get('path'):
-        raise BrokenImage(name, 'missing')
-    if cell.get('bytes') is None:
-        return read_file(os.path.join(root, cell['path']), name)
-    if not cell['bytes']:
-        raise BrokenImage(name, 'empty')
-    return cell['bytes']
+    data, path = ((cell or {}).get(key) for key in ('bytes', 'path'))
+    if data is None and path: return read_file(os.path.join(root, path), name)
+    if not data: raise BrokenImage(name, 'missing' if data is None else 'empty')
+    return data
 
 # %% ../nbs/26_hugging_face.ipynb #33fcd2ce
 def open_stored(cell: dict | None, name: str, root: str = '', size: tuple | None = None) -> Image.Image:

@@ -18,6 +18,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -353,16 +354,16 @@ def texts_beside(folder: str | Path, names: list) -> tuple:
 # %% ../nbs/23_lists.ipynb #bcd45cb8
 def check_list(source: ListedSource):
     "DataError when a line is wrong or a listed picture is not there"
-    listings, missing = {}, []
+    @cache
+    def names_in(inside):
+        places = (os.path.join(root, form) for root in source.roots for form in forms(inside))
+        return set().union(*(os.listdir(p) for p in places if os.path.isdir(p)))
+
+    missing = []
     for number, line in source.lines.numbered():
         entry = source._parsed(line, number)
         inside, base = os.path.split(entry.file)
-        if inside not in listings:
-            places = [os.path.join(root, form) for root in source.roots for form in forms(inside)]
-            names = set().union(*(os.listdir(p) for p in places if os.path.isdir(p)))
-            listings[inside] = names | {unicodedata.normalize('NFC', n) for n in names if not n.isascii()}
-        if base not in listings[inside] and unicodedata.normalize('NFC', base) not in listings[inside]:
-            missing.append((entry.line, entry.file))
+        if names_in(inside).isdisjoint(forms(base)): missing.append((entry.line, entry.file))
     if missing:
         more = f' (and {len(missing)-1} more such lines)' if len(missing) > 1 else ''
         raise DataError(f"{source.file}, line {missing[0][0]}: no image {missing[0][1]!r} in "

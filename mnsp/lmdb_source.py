@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -176,22 +177,18 @@ def data(self:LmdbSource, i: int) -> bytes:
 # %% ../nbs/24_lmdb.ipynb #14d7cd23
 def _described(path):
     "(n, size, labelled) by cache.json"
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         meta = json.loads((path/'cache.json').read_text())
         n, (height, width), labelled = meta['n'], meta['size'], meta['labelled']
         if all(isinstance(x, int) for x in (n, height, width)): return n, (height, width), bool(labelled)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
     raise DataError(f"{path}: cache.json is damaged; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #db4ffb7c
 def _mapped(path, name, ndim):
     "The numbers of a cache's file, which are read when they are looked at"
-    try:
+    with suppress(Exception): # damaged files make NumPy raise nearly anything
         array = np.load(path/name, mmap_mode='r').view(np.ndarray)
         if array.dtype == np.uint8 and array.ndim == ndim: return array
-    except Exception: # damaged files make NumPy raise nearly anything
-        pass
     raise DataError(f"{path}: {name} is damaged or cut short; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #3706a52d
@@ -241,12 +238,10 @@ def images(self:CacheSource) -> np.ndarray: # uint8 [n,3,H,W]
 @patch
 def _rows(self:CacheSource, indices):
     "What rows.jsonl says of some items, parsed in one go"
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         rows = json.loads(b'['+b','.join([self.lines[i] for i in indices])+b']')
         if all(isinstance(row['name'], str) and isinstance(row['text'], str | None) for row in rows):
             return rows
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
     raise DataError(f"{self.path}: rows.jsonl is damaged; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #cf53af1e

@@ -67,9 +67,6 @@ class Subset(Composed):
     def among(self, indices: np.ndarray) -> list:
         return [(self.source, np.arange(len(indices)), self.rows[indices])]
 
-    @property
-    def indices(self) -> list: return self.rows.tolist()
-
 # %% ../nbs/25_unions.ipynb #59913956
 class Concat(Composed):
     "Several sources as one"
