@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -264,14 +265,14 @@ def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
 
 def folders_of(photos): # → a folder for each photograph
     "Its name without suffix, with a number where two would be the same"
-    taken, names = Counter(), []
+    names = {}
     for photo in photos.photos:
         parts = [p for p in PurePosixPath(photo.name.replace('\\', '/')).parts if p not in ('/', '..', '.') and ':' not in p]
         name = on_a_line(str(PurePosixPath(*parts or ['photo'])))
         name = name.rpartition('.')[0] if name.lower().endswith(suffixes) else name
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f'{name}_{taken[name]}')
-    return names
+        numbered = chain([name], (f'{name}_{k}' for k in count(2)))
+        names[next(n for n in numbered if n not in names)] = photo
+    return list(names)
 
 # %% ../nbs/32_crops.ipynb #e9641674
 def saved(folder, name, photo, kept):
