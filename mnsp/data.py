@@ -557,12 +557,10 @@ def with_charset(self:Cached,
     other = copy.copy(self)
     other.change, other.rows, other.left_out = change, torch.arange(len(self.images)), self.dataset.left_out
     if charset is not None:
-        if not is_labelled(self.dataset.source):
-            raise DataError(no_labels(self.dataset.source))
-        texts = [other.label(k) for k in range(len(self.images))]
-        fits = torch.tensor([bool(text) and charset.fits(text, max_len) for text in texts])
-        other.rows = fits.nonzero()[:, 0]
-        other.left_out += len(texts)-len(other.rows)
+        if not is_labelled(self.source): raise DataError(no_labels(self.source))
+        texts = map(other.label, range(len(self.images)))
+        other.rows = torch.tensor([bool(text) and charset.fits(text, max_len) for text in texts]).nonzero()[:, 0]
+        other.left_out += len(self.images)-len(other.rows)
     other._aim(charset, max_len)
     return other
 
