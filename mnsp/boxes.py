@@ -6,9 +6,9 @@
 __all__ = ['not_to_be_read', 'languages', 'text_titles', 'labelme_shapes', 'formats_read', 'annotation_suffixes',
            'not_annotations', 'Box', 'Photo', 'anticlockwise', 'from_top_left', 'word', 'rectangle', 'line_fields',
            'numbers_before', 'icdar_line', 'total_text_line', 'records', 'yolo_line', 'is_yolo', 'text_file', 'corners',
-           'sized', 'coco_text', 'text_of', 'coco', 'mmocr', 'via', 'via_table', 'labelme', 'studio_points',
-           'first_results', 'short_results', 'label_studio', 'by_name', 'document_kind', 'ctw_file', 'ppocr_line',
-           'one_file', 'read_boxes']
+           'sized', 'text_of', 'coco', 'mmocr', 'via', 'via_table', 'labelme', 'studio_points', 'first_results',
+           'short_results', 'label_studio', 'by_name', 'document_kind', 'ctw_file', 'ppocr_line', 'one_file',
+           'read_boxes']
 
 # %% ../nbs/31_boxes.ipynb #02d0000003
 import csv
@@ -55,13 +55,13 @@ def from_top_left(points): # pairs
 # %% ../nbs/31_boxes.ipynb #8a9c8daa
 not_to_be_read = '###', '*' # texts that mean: do not ask anybody to read this
 
-def word(points, text=None, ignore=False) -> Box:
+def word(points, text=None, ignore=False, anywhere=False) -> Box: # anywhere: the points may begin at any corner
     "A box from numbers x0, y0, x1, y1, … or from pairs, and its text as it stands"
     if points and not isinstance(points[0], (list, tuple)): points = list(zip(points[::2], points[1::2], strict=True))
     points = tuple((float(x), float(y)) for x, y in points)
     if len(points) == 2: points = rectangle(*points[0], *points[1])
-    if anticlockwise(points): points = from_top_left(points)
     if len(points) < 4: raise ValueError(f'{len(points)} points; a word has four corners or more')
+    if anywhere or anticlockwise(points): points = from_top_left(points)
     text = clean(str(text)) if text is not None else None
     return Box(points, None if text in not_to_be_read else text or None, ignore or text in not_to_be_read)
 
@@ -107,7 +107,7 @@ def records(text): # of a file
 def yolo_line(fields) -> Box:
     "A class, then centre and size, or corners; a confidence may follow"
     v = [float(f) for f in fields[1:]]
-    if len(v) >= 8: return word(from_top_left(list(zip(v[::2], v[1::2]))))
+    if len(v) >= 8: return word(v[:len(v)//2*2], anywhere=True)
     x, y, width, height = v[:4]
     return word([x-width/2, y-height/2, x+width/2, y+height/2])
 
@@ -134,35 +134,24 @@ def corners(bbox): x, y, width, height = bbox; return [x, y, x+width, y+height]
 
 def sized(record, width='width', height='height'): return (record[width], record[height]) if record.get(width) else None
 
-# %% ../nbs/31_boxes.ipynb #02d000000c
-def coco_text(doc) -> Iterator[Photo]: # COCO-Text, TextOCR
-    "Tables `imgs` and `anns`; what is illegible (`.` in TextOCR) is not to be read"
-    words = {}
-    for a in doc['anns'].values(): words.setdefault(str(a['image_id']), []).append(a)
-    for key, im in doc['imgs'].items():
-        def box(a):
-            text, outline = a.get('utf8_string'), a.get('points') or a.get('polygon') or a.get('mask') or ()
-            if len(outline) < 8: outline = corners(a['bbox'])
-            hidden = a.get('legibility') == 'illegible' or text == '.'
-            return word(outline, None if hidden else text, hidden)
-        yield Photo(im['file_name'], tuple(map(box, words.get(key, ()))), sized(im))
-
 # %% ../nbs/31_boxes.ipynb #89400f84
 text_titles = 'text', 'transcription', 'transcript', 'label', 'word', 'rec', 'utf8_string', 'caption', 'value'
 
 def text_of(record): return next((record[t] for t in text_titles if isinstance(record.get(t), str)), None)
 
 # %% ../nbs/31_boxes.ipynb #799d5586
-def coco(doc) -> Iterator[Photo]:
-    "Lists `images` and `annotations`; the text under one of its usual names"
-    words = {}
-    for a in doc['annotations']: words.setdefault(a['image_id'], []).append(a)
+def coco(doc) -> Iterator[Photo]: # COCO, COCO-Text, TextOCR
+    "Lists `images` and `annotations`, or tables `imgs` and `anns`, where what is illegible (`.` in TextOCR) has no text"
+    words, tables = {}, 'imgs' in doc
+    for a in doc['anns'].values() if tables else doc['annotations']: words.setdefault(str(a['image_id']), []).append(a)
     def box(a):
-        outline, more = a.get('segmentation') or (), a.get('attributes') or {}
-        outline = outline[0] if outline and isinstance(outline, list) and len(outline[0]) >= 8 else None
-        points = from_top_left(list(zip(outline[::2], outline[1::2]))) if outline else corners(a['bbox'])
-        return word(points, text_of({**more, **a}), bool(a.get('iscrowd')))
-    for im in doc['images']: yield Photo(im['file_name'], tuple(map(box, words.get(im['id'], ()))), sized(im))
+        text, parts = text_of({**(a.get('attributes') or {}), **a}), a.get('segmentation')
+        outlines = a.get('points'), a.get('polygon'), a.get('mask'), *(parts if isinstance(parts, list) else ())
+        points = next((o for o in outlines if o and len(o) >= 8), None) or corners(a['bbox'])
+        hidden = tables and (a.get('legibility') == 'illegible' or text == '.')
+        return word(points, None if hidden else text, hidden or bool(a.get('iscrowd')), anywhere=not tables)
+    for key, im in doc['imgs'].items() if tables else ((im['id'], im) for im in doc['images']):
+        yield Photo(im['file_name'], tuple(map(box, words.get(str(key), ()))), sized(im))
 
 # %% ../nbs/31_boxes.ipynb #72df2caa
 def mmocr(doc) -> Iterator[Photo]:
@@ -179,9 +168,10 @@ def via(doc) -> Iterator[Photo]: # VGG Image Annotator
         boxes = []
         for shape, about in ((r['shape_attributes'], r.get('region_attributes') or {}) for r in regions):
             if shape['name'] == 'rect': points = corners([shape[k] for k in ('x', 'y', 'width', 'height')])
-            elif 'all_points_x' in shape: points = from_top_left(list(zip(shape['all_points_x'], shape['all_points_y'])))
+            elif 'all_points_x' in shape: points = list(zip(shape['all_points_x'], shape['all_points_y']))
             else: continue                                  # circles, ellipses and points are no words
-            boxes.append(word(points, text_of(about) or next((v for v in about.values() if isinstance(v, str)), None)))
+            text = text_of(about) or next((v for v in about.values() if isinstance(v, str)), None)
+            boxes.append(word(points, text, anywhere=True))
         yield Photo(im['filename'], tuple(boxes))
 
 # %% ../nbs/31_boxes.ipynb #3fcb00b6
@@ -197,10 +187,8 @@ def via_table(text) -> Iterator[Photo]: # of a file
 # %% ../nbs/31_boxes.ipynb #c9f26d82
 def labelme(doc) -> Iterator[Photo]:
     "One photograph; the description is the text, without one the label"
-    def box(s):
-        points = s['points'] if len(s['points']) == 2 else from_top_left([*map(tuple, s['points'])])
-        return word(points, s.get('description') or s['label'])
-    boxes = tuple(box(s) for s in doc['shapes'] if s.get('shape_type') in labelme_shapes)
+    boxes = tuple(word(s['points'], s.get('description') or s['label'], anywhere=True)
+                  for s in doc['shapes'] if s.get('shape_type') in labelme_shapes)
     yield Photo(PurePosixPath(doc['imagePath'].replace('\\', '/')).name, boxes, sized(doc, 'imageWidth', 'imageHeight'))
 
 labelme_shapes = None, 'polygon', 'rectangle', 'rotation', 'oriented_rectangle', 'quadrilateral' # also of programs like it
@@ -259,7 +247,7 @@ def document_kind(doc):
     "The function that reads this JSON document, None when we do not know it"
     first = next(iter(doc if isinstance(doc, list) else doc.values()), None)
     if isinstance(doc, list): return label_studio if isinstance(first, dict) else None
-    for keys, kind in ((('imgs', 'anns'), coco_text), (('images', 'annotations'), coco), (('data_list',), mmocr),
+    for keys, kind in ((('imgs', 'anns'), coco), (('images', 'annotations'), coco), (('data_list',), mmocr),
                        (('_via_img_metadata',), via), (('shapes', 'imagePath'), labelme)):
         if all(k in doc for k in keys): return kind
     if isinstance(first, dict): return via if 'regions' in first else by_name if 'polygons' in first else None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'stem_of', 'known_as', 'meant_by',
            'find_photos', 'upright_points', 'undecoded', 'too_large', 'divisor', 'open_photo', 'placed', 'in_place',
-           'Photos', 'words_of', 'cut', 'Cutting', 'said_large', 'Cropped', 'on_a_line', 'folders_of', 'saved', 'ended',
+           'Photos', 'words_of', 'cut', 'cut_out', 'said_large', 'Cropped', 'on_a_line', 'folders_of', 'saved', 'ended',
            'crop', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
 
 # %% ../nbs/32_crops.ipynb #02e0000003
@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,7 +27,7 @@ from .boxes import read_boxes, word
 from .files import write_atomically
 from .images import (BrokenImage, Source, asks_for_much, by_number, by_reason, decode, formats, max_pixels, open_image,
                          orientation, read_file, tried, why_broken)
-from .labels import DataError, suffixes
+from .labels import DataError, some, suffixes
 from .lists import Spelling, find_file, find_images, places_around
 
 # %% ../nbs/32_crops.ipynb #02e0000006
@@ -113,8 +114,8 @@ def find_photos(names, images, annotations): # folder or None; path
                 for stem in known_as(stem_of(path)): seen.setdefault(stem, {})[str(Path(folder, path).resolve())] = 0
         return seen
     for name in map(spelling, names):
-        if found := find_file(places, name): yield found if Path(found).is_file() else None; continue
-        if found := next(filter(None, (find_file(places, name+s) for s in suffixes)), None): yield found; continue
+        found = next(filter(None, (find_file(places, name+suffix) for suffix in ('', *suffixes))), None)
+        if found: yield found if Path(found).is_file() else None; continue
         same = [*{path: 0 for stem in meant_by(stem_of(name)) for path in (seen or listed()).get(stem, ())}]
         if len(same) > 1:
             raise DataError(f"{annotations}: several pictures are called {stem_of(name)}: {same[0]}, {same[1]}; give --images")
@@ -123,10 +124,9 @@ def find_photos(names, images, annotations): # folder or None; path
 # %% ../nbs/32_crops.ipynb #26ef032c
 def upright_points(points, turn, size): # EXIF's number; (width, height) of the unturned picture
     "Where points of the stored picture are in the upright one"
+    if turn > 4: points, size = [(y, x) for x, y in points], size[::-1]
     w, h = size
-    way = {2: lambda x, y: (w-x, y), 3: lambda x, y: (w-x, h-y), 4: lambda x, y: (x, h-y), 5: lambda x, y: (y, x),
-           6: lambda x, y: (h-y, x), 7: lambda x, y: (h-y, w-x), 8: lambda x, y: (y, w-x)}.get(turn, lambda x, y: (x, y))
-    return [way(x, y) for x, y in points]
+    return [(w-x if turn in (2, 3, 6, 7) else x, h-y if turn in (3, 4, 7, 8) else y) for x, y in points]
 
 # %% ../nbs/32_crops.ipynb #ea665b6c
 def undecoded(data): # bytes of a picture
@@ -150,8 +150,8 @@ def divisor(im): # opened → what width and height are divided by, 0: cannot be
 # %% ../nbs/32_crops.ipynb #54643dda
 def open_photo(path, name): # → RGB picture, upright; (width, height) as it is stored; EXIF's number
     "A photograph; a JPEG of too many pixels smaller, with a warning"
-    try: im = undecoded(data := read_file(path, name))
-    except BrokenImage: raise
+    data = read_file(path, name)
+    try: im = undecoded(data)
     except Exception: return open_image(io.BytesIO(data), name), None, 1 # says what is wrong
     (width, height), turn, by = im.size, orientation(im), divisor(im)
     if not by: raise too_large(name, im.size)
@@ -220,27 +220,20 @@ def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or 
     "All words of a photograph"
     found = []
     for box in boxes:
-        crop, why, tall = None, 'not to be read' if box.ignore else None, False
-        try:
-            if not why: crop = straightened(im, box.points, margin)
-        except BrokenImage as e: why = e.reason
+        crop, why = (None, 'not to be read') if box.ignore else tried(straightened, im, box.points, margin)
         if crop and min(crop.size) < least: crop, why = None, 'too small'
-        if crop and turn and crop.height > 1.5*crop.width and len(box.text or 'ab') > 1:
-            crop, tall = crop.transpose(Image.Transpose.ROTATE_270), True
+        tall = bool(crop) and turn and crop.height > 1.5*crop.width and len(box.text or 'ab') > 1
+        if tall: crop = crop.transpose(Image.Transpose.ROTATE_270)
         found.append((box, crop, why, tall))
     return found
 
 # %% ../nbs/32_crops.ipynb #e184b5b4
-class Cutting:
-    "A data set for worker processes: PNG files, and what was left out, of each photograph"
-    def __init__(self, photos, first, options): self.photos, self.first, self.options = photos, first, options
-    def __len__(self): return len(self.photos)-self.first
-    def __getitem__(self, k):
-        found, why = tried(lambda: cut(*self.photos.words(k+self.first), **self.options))
-        if why: return [], [], why
-        from mnsp.stores import as_png
-        kept = [(as_png(crop), box, tall) for box, crop, _, tall in found if crop]
-        return kept, [why for _, crop, why, _ in found if crop is None], None
+def cut_out(photos, options, i): # of `cut`
+    "PNG files of the words of a photograph, why others were left out, and why it was itself, in a worker process"
+    from mnsp.stores import as_png
+    found, why = tried(lambda: cut(*photos.words(i), **options))
+    kept = [(as_png(crop), box, tall) for box, crop, _, tall in found or () if crop]
+    return kept, [why for _, crop, why, _ in found or () if crop is None], why
 
 # %% ../nbs/32_crops.ipynb #40428c07
 def said_large(broken): # list of (photograph, reason)
@@ -258,13 +251,13 @@ class Cropped:
     broken: list # (photograph, reason)
 
     def __str__(self):
-        some = '' if self.labelled == self.n else f'{self.labelled:,} of them '
-        texts = f'{some}with text' if self.labelled else 'without text'
+        part = '' if self.labelled == self.n else f'{self.labelled:,} of them '
+        texts = f'{part}with text' if self.labelled else 'without text'
         lines = [f'{self.path}: {self.n:,} crops of {self.photos:,} photograph{"s"*(self.photos != 1)}, {texts}']
         if self.left_out: lines.append(f'left out: {by_number(Counter(self.left_out))}')
         if self.broken:
-            some = self.broken[0][0]+(', …' if self.broken[1:] else '')
-            lines.append(f'photographs left out: {by_reason(self.broken)} ({some}){said_large(self.broken)}')
+            names = some([name for name, _ in self.broken], 1)
+            lines.append(f'photographs left out: {by_reason(self.broken)} ({names}){said_large(self.broken)}')
         return '\n'.join(lines)
 
 # %% ../nbs/32_crops.ipynb #02e000000f
@@ -272,14 +265,14 @@ def on_a_line(text): return re.sub(r'[\t\r\n]+', ' ', text) # a field of a table
 
 def folders_of(photos): # → a folder for each photograph
     "Its name without suffix, with a number where two would be the same"
-    taken, names = Counter(), []
+    names = {}
     for photo in photos.photos:
         parts = [p for p in PurePosixPath(photo.name.replace('\\', '/')).parts if p not in ('/', '..', '.') and ':' not in p]
         name = on_a_line(str(PurePosixPath(*parts or ['photo'])))
         name = name.rpartition('.')[0] if name.lower().endswith(suffixes) else name
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f'{name}_{taken[name]}')
-    return names
+        numbered = chain([name], (f'{name}_{k}' for k in count(2)))
+        names[next(n for n in numbered if n not in names)] = photo
+    return list(names)
 
 # %% ../nbs/32_crops.ipynb #e9641674
 def saved(folder, name, photo, kept):
@@ -330,8 +323,8 @@ def crop(
     photos, options = Photos(annotations, images), dict(margin=margin, least=least, turn=turn)
     names = folders_of(photos)
     with Part(dst, photos, **options) as part:
-        loader = DataLoader(Cutting(photos, part.state['done'], options), None, num_workers=workers,
-                            worker_init_fn=leave_signals if workers else None)
+        loader = DataLoader(range(part.state['done'], len(photos)), None, num_workers=workers,
+                            collate_fn=partial(cut_out, photos, options), worker_init_fn=leave_signals if workers else None)
         rows, lost, broken = [], Counter(part.state.get('lost', {})), part.state['left_out']
         meter = tqdm(from_workers(loader), 'cropping', len(photos), initial=part.state['done'], unit='photographs',
                      disable=not bar)

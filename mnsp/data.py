@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['no_target', 'scanned', 'own_worker', 'Tally', 'to_tensor', 'Words', 'WordDataset', 'first_whole', 'scramble',
-           'shuffled', 'EpochSampler', 'Batch', 'collate', 'leave_signals', 'held_back', 'own_handler', 'from_workers',
+           'shuffled', 'EpochSampler', 'collate', 'leave_signals', 'held_back', 'own_handler', 'from_workers',
            'in_turn', 'indexed', 'WordLoader', 'word_loader', 'decoded_once', 'Cached']
 
 # %% ../nbs/28_data.ipynb #0ac0a9b1
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import (DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, default_collate,
+                              get_worker_info)
 from tqdm.auto import tqdm
 
 from .images import Source, all_labels, by_number, is_labelled, picture, readable_label, reasons, to_array, tried
@@ -87,11 +88,11 @@ def _numbers(self:Tally):
     return int(pictures-by_code[0]), int(pictures)
 
 @patch
-def _listed(self:Tally, most=3):
+def _listed(self:Tally):
     "Some broken pictures, and how many there are of each reason"
     counts = self.counts()
     counts.pop('does not fit', None)
-    some = [f'{name} ({reason})' for name, reason in self.broken(most)]
+    some = [f'{name} ({reason})' for name, reason in self.broken(3)]
     if len(some) == counts.total(): return ', '.join(some)
     return ', '.join([*some, f'… ({by_number(counts)})']) if some else by_number(counts)
 
@@ -316,17 +317,10 @@ def __iter__(self:EpochSampler) -> Iterator:
         yield from (shuffled(positions, self.n, self.seed, self.epoch) if self.shuffle
                     else positions).tolist()
 
-# %% ../nbs/28_data.ipynb #2f0961d8
-class Batch:
-    "Pictures and targets of a batch that is complete already; also a sequence of samples"
-    def __init__(self, images: torch.Tensor, targets: torch.Tensor): self.images, self.targets = images, targets
-    def __len__(self) -> int: return len(self.images)
-    def __getitem__(self, k: int) -> tuple: return self.images[k], self.targets[k]
-
 # %% ../nbs/28_data.ipynb #39cfca66
-def collate(items: list | Batch) -> list:
-    "A list of samples, or a `Batch`, as [images, targets, number of the worker]"
-    batch = [items.images, items.targets] if isinstance(items, Batch) else default_collate(items)
+def collate(items: list | TensorDataset) -> list:
+    "A list of samples, or a batch that is complete already, as [images, targets, number of the worker]"
+    batch = items.tensors if isinstance(items, TensorDataset) else default_collate(items)
     return [*batch, own_worker()[0]]
 
 # %% ../nbs/28_data.ipynb #38a33096
@@ -446,14 +440,9 @@ class WordLoader(DataLoader):
 @patch
 def state_dict(self:WordLoader) -> dict:
     "Where the order stands after the batches handed out so far, and of which data"
-    return dict(self._needed().state_after(self), data=self.digest)
-
-@patch
-def _needed(self:WordLoader):
-    "What can be resumed; ValueError when there is nothing"
     if self.order is None:
         raise ValueError("sampler: only the loader's own order can be saved and resumed; leave sampler out")
-    return self.order
+    return dict(self.order.state_after(self), data=self.digest)
 
 # %% ../nbs/28_data.ipynb #a2a51b23
 @patch
@@ -461,7 +450,6 @@ def load_state_dict(self:WordLoader,
     state: dict | list, # from `state_dict`; of a stream this process's own, or a list of those of all
 ):
     "Go on at the next unseen sample; ValueError when the data or the seed are others"
-    order = self._needed()
     now = self.state_dict()
     if isinstance(state, list):
         state = next((s for s in state if s.get('rank', 0) == now.get('rank', 0)), {})
@@ -471,7 +459,7 @@ def load_state_dict(self:WordLoader,
     if None not in (state.get('data'), now['data']) and state['data'] != now['data']:
         raise ValueError("state: it is of a run with other data of the same number, whose names, labels or "
                          "pictures differ; go on with the data it was begun with")
-    order.begin(state['epoch'], state['position'])
+    self.order.begin(state['epoch'], state['position'])
     self.begun = self.over = False
     self.seen, self.batches, self.turn = 0, Counter(), state.get('turn', 0)
 
@@ -507,8 +495,8 @@ def decoded_once(
     plain, shown, n = copy.copy(dataset), [], 0
     plain.charset = None # targets are indices: which item a picture shows
     out = torch.empty(len(dataset), 3, *dataset.size, dtype=torch.uint8)
-    loader = word_loader(plain, 256, workers=workers)
-    for images, index in tqdm(loader, 'reading pictures', leave=False, disable=not bar):
+    batches = tqdm(word_loader(plain, 256, workers=workers), 'reading pictures', leave=False, disable=not bar)
+    for images, index in batches:
         out[n:n+len(images)] = images
         n += len(images)
         shown.append(index)
@@ -537,9 +525,9 @@ class Cached(Dataset):
     def __getitem__(self, k: int) -> tuple: return self.images[self.rows[k]], self.targets[k]
     def name(self, k: int) -> str: return self.dataset.name(int(self.rows[k]))
 
-    def __getitems__(self, indices: Iterable) -> Batch:
+    def __getitems__(self, indices: Iterable) -> TensorDataset:
         indices = torch.as_tensor(indices)
-        return Batch(self.images.index_select(0, self.rows[indices]), self.targets[indices])
+        return TensorDataset(self.images.index_select(0, self.rows[indices]), self.targets[indices])
 
     def broken(self) -> list: return self.dataset.broken()
     def report(self) -> str: return self.dataset.report()
@@ -569,12 +557,10 @@ def with_charset(self:Cached,
     other = copy.copy(self)
     other.change, other.rows, other.left_out = change, torch.arange(len(self.images)), self.dataset.left_out
     if charset is not None:
-        if not is_labelled(self.dataset.source):
-            raise DataError(no_labels(self.dataset.source))
-        texts = [other.label(k) for k in range(len(self.images))]
-        fits = torch.tensor([bool(text) and charset.fits(text, max_len) for text in texts])
-        other.rows = fits.nonzero()[:, 0]
-        other.left_out += len(texts)-len(other.rows)
+        if not is_labelled(self.source): raise DataError(no_labels(self.source))
+        texts = map(other.label, range(len(self.images)))
+        other.rows = torch.tensor([bool(text) and charset.fits(text, max_len) for text in texts]).nonzero()[:, 0]
+        other.left_out += len(self.images)-len(other.rows)
     other._aim(charset, max_len)
     return other
 
@@ -595,7 +581,7 @@ def _copied(self:WordDataset, indices):
 
 # %% ../nbs/28_data.ipynb #c122301f
 @patch
-def __getitems__(self:WordDataset, indices: Iterable) -> list | Batch:
+def __getitems__(self:WordDataset, indices: Iterable) -> list | TensorDataset:
     "A whole batch"
     if not self.ready:
         return [self[i] for i in indices]
@@ -607,4 +593,4 @@ def __getitems__(self:WordDataset, indices: Iterable) -> list | Batch:
         images[k] = image.numpy()
         if self.charset is not None: texts[k] = self.label(shown[k])
     targets = torch.tensor(shown) if self.charset is None else self.charset.encode_batch(texts, self.max_len)
-    return Batch(torch.from_numpy(images), targets)
+    return TensorDataset(torch.from_numpy(images), targets)

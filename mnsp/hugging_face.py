@@ -13,6 +13,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .images import BrokenImage, BrokenLabel, Source, open_image, read_file
-from .labels import DataError, classes, clean, file_columns, group_columns, known, text_columns, text_in
+from .labels import DataError, classes, clean, file_columns, group_columns, known, some, text_columns, text_in
 from .lists import is_outside
 
 # %% ../nbs/26_hugging_face.ipynb #0b1b8541
@@ -84,13 +85,10 @@ def stored_text(cell, name: str) -> str | None:
 # %% ../nbs/26_hugging_face.ipynb #00835b57
 def stored_bytes(cell: dict | None, name: str, root: str = '') -> bytes:
     "The bytes of a picture as `datasets` stores it: {bytes, path}"
-    if cell is None or cell.get('bytes') is None and not cell.get('path'):
-        raise BrokenImage(name, 'missing')
-    if cell.get('bytes') is None:
-        return read_file(os.path.join(root, cell['path']), name)
-    if not cell['bytes']:
-        raise BrokenImage(name, 'empty')
-    return cell['bytes']
+    data, path = ((cell or {}).get(key) for key in ('bytes', 'path'))
+    if data is None and path: return read_file(os.path.join(root, path), name)
+    if not data: raise BrokenImage(name, 'missing' if data is None else 'empty')
+    return data
 
 # %% ../nbs/26_hugging_face.ipynb #33fcd2ce
 def open_stored(cell: dict | None, name: str, root: str = '', size: tuple | None = None) -> Image.Image:
@@ -108,10 +106,11 @@ class HfSource(Source):
     ):
         image, text = columns_of(dataset, image, text)
         raw = as_pictures(dataset, image)
-        self.column, self.pictures, self.root = image, raw.select_columns([image]), root
-        self.texts, self.text_column = raw.select_columns([text]) if text else None, text
         self.n, self.labelled, self.titles = len(dataset), text is not None, dataset.column_names
-        self.groups = raw.select_columns(list(known(self.titles, group_columns)[:1])) # of which photograph
+        photo = next(iter(known(self.titles, group_columns)), None) # the column that tells of which photograph
+        self.column, self.text_column, self.group_column, self.root = image, text, photo, root
+        self.pictures = raw.select_columns([image])
+        self.about = raw.select_columns([c for c in dict.fromkeys((text, photo)) if c])
         for i in range(min(self.n, 20) if text else 0): self.written(i) # an error now if these are no texts
 
     def name(self, i: int) -> str: return f'row-{self._at(i):09d}'
@@ -124,11 +123,10 @@ class HfSource(Source):
         return bool(named) and is_outside(os.path.join(self.root, named), [self.root])
 
     def group(self, i: int) -> str | None:
-        column = next(iter(self.groups.column_names), None)
-        return column and str(self.groups[self._at(i)][column])
+        return self.group_column and str(self.about[self._at(i)][self.group_column])
 
     def written(self, i: int) -> str | None:
-        return stored_text(self.texts[self._at(i)][self.text_column], self.name(i)) if self.labelled else None
+        return stored_text(self.about[self._at(i)][self.text_column], self.name(i)) if self.labelled else None
 
 # %% ../nbs/26_hugging_face.ipynb #471ad471
 def has_parquet(path: Path) -> bool:
@@ -137,9 +135,7 @@ def has_parquet(path: Path) -> bool:
 
 def parquet_files(path: Path) -> list:
     "The parquet files at `path`, a file or a folder, sorted"
-    if path.is_file():
-        return [str(path)] if path.suffix == '.parquet' else []
-    return sorted(map(str, path.rglob('*.parquet')))
+    return [str(path)] if path.is_file() else sorted(map(str, path.rglob('*.parquet')))
 
 # %% ../nbs/26_hugging_face.ipynb #9aa0de77
 def split_of(file: str | Path) -> str:
@@ -162,7 +158,7 @@ def of_one_split(
     if len(named) > 1:
         one = max((parts[s] for s in named), key=len)
         raise DataError(f"{path} holds several splits ({', '.join(named)}), which are not to be mixed; "
-                        f"give those of one, such as {', '.join(one[:3])}{', …' if one[3:] else ''}{remedy}")
+                        f"give those of one, such as {some(one, 3)}{remedy}")
     return found
 
 # %% ../nbs/26_hugging_face.ipynb #20238fe6
@@ -233,17 +229,14 @@ class HfStream:
 
     def set_epoch(self, epoch: int): self.dataset.set_epoch(epoch) # another epoch, another order
 
-    def _text(self, row, name):
-        try: return clean(stored_text(row[self.text], name)) if self.labelled else None
-        except BrokenLabel: return None
-
 # %% ../nbs/26_hugging_face.ipynb #5a19b582
 @patch
 def __iter__(self:HfStream) -> Iterator: # of (name, function size → picture, text or None)
     "One item after another"
     for k, row in enumerate(self.dataset):
-        name = f'row-{k:09d}'
-        yield name, partial(open_stored, row[self.image], name, self.root), self._text(row, name)
+        name, text = f'row-{k:09d}', None
+        with suppress(BrokenLabel): text = clean(stored_text(row.get(self.text), name))
+        yield name, partial(open_stored, row[self.image], name, self.root), text
 
 # %% ../nbs/26_hugging_face.ipynb #d26a3c78
 def root_of(path: str | Path) -> str:
@@ -272,5 +265,4 @@ def hf_stream(
 ) -> HfStream:
     "Read a data set on the fly: it needs no more disk or memory than one of its pieces"
     dataset = load_hf(path, split, streaming=True)
-    about = dict(root=root_of(path), n=lambda: number_of_items(path, split, dataset))
-    return HfStream(dataset, **{**about, **kwargs})
+    return HfStream(dataset, **{'root': root_of(path), 'n': lambda: number_of_items(path, split, dataset), **kwargs})

@@ -212,8 +212,6 @@ def open_image(
             rgb = decode(im, name, size)
             rgb.load()
             return rgb
-    except BrokenImage:
-        raise
     except Exception as e: # damaged files make Pillow raise nearly anything
         raise BrokenImage(name, why_broken(e)) from None
 
@@ -264,7 +262,7 @@ def is_labelled(source: Source) -> bool:
 def raw_label(source: Source, i: int) -> str | None:
     "The text of item `i` as it stands in its source, None when there is none that can be read"
     try:
-        return source.written(i) if hasattr(source, 'written') else source.label(i)
+        return getattr(source, 'written', source.label)(i)
     except BrokenLabel:
         return None
 

@@ -31,12 +31,11 @@ def read_items(
 ) -> Iterator[dict]: # name, text, confidence and rotation, or name and error
     "Read items of a source as they stand"
     each = read_source(partial(reader.read_each, batch_size=batch_size), source, items)
-    for reading, i in zip(each, items): yield dict(name=source.name(i), **_noted(reading))
-
-def _noted(reading):
-    "What is kept of a reading"
-    if not isinstance(reading, Reading): return dict(error=getattr(reading, 'reason', 'unreadable'))
-    return dict(text=reading.text, confidence=round(reading.confidence, 4), rotation=reading.rotation)
+    for reading, i in zip(each, items):
+        if isinstance(reading, Reading):
+            noted = dict(text=reading.text, confidence=round(reading.confidence, 4), rotation=reading.rotation)
+        else: noted = dict(error=getattr(reading, 'reason', 'unreadable'))
+        yield dict(name=source.name(i), **noted)
 
 # %% ../nbs/75_labelling.ipynb #4fd1a331
 sure = .99, .95, .9, .8, .5, 0. # steps of the report

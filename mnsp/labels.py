@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['suffixes', 'file_columns', 'text_columns', 'group_columns', 'classes', 'layouts', 'list_suffixes', 'DataError',
-           'is_picture', 'clean', 'Survey', 'survey', 'Entry', 'plain', 'known', 'asked', 'Number', 'text_in',
+           'is_picture', 'clean', 'some', 'Survey', 'survey', 'Entry', 'plain', 'known', 'asked', 'Number', 'text_in',
            'text_under', 'flat', 'entry_of', 'tab_line', 'loose_line', 'record_line', 'word_in_name',
            'numbers_for_words', 'numbers_beside_words', 'fields_of', 'table_lines', 'Columns', 'columns_under',
            'separator', 'untitled', 'row', 'table_rows', 'json_items', 'document_rows', 'Head', 'is_records',
@@ -52,6 +52,11 @@ def clean(
     if text.isascii(): return text
     return unicodedata.normalize('NFC', _half.sub('\ufffd', text))
 
+# %% ../nbs/21_labels.ipynb #bb86c35c
+def some(texts: list, most: int) -> str:
+    "The first few, and how many more"
+    return ', '.join(texts[:most])+(f', … {len(texts)-most:,} more' if len(texts) > most else '')
+
 # %% ../nbs/21_labels.ipynb #0200000b
 @dataclass
 class Survey:
@@ -66,8 +71,7 @@ class Survey:
 
     def foreign(self, most: int = 8) -> str:
         "The characters that the set lacks, the frequent ones first"
-        shown = [f'{c!r} {k}×' for c, k in self.outside.most_common(most)]
-        return ', '.join(shown)+(f', … {len(self.outside)-most} more' if len(self.outside) > most else '')
+        return some([f'{c!r} {k}×' for c, k in self.outside.most_common()], most)
 
 # %% ../nbs/21_labels.ipynb #09eb78a8
 def survey(
@@ -171,10 +175,9 @@ def text_under(
 ) -> str | None:
     "The text of a record by its columns"
     if text is not None: return text_in(record[asked(record, text)])
-    there = known(record, text_columns)
-    numbers = [t for t in there if isinstance(record[t], Number)]
-    title = next((t for t in there if t not in numbers), next(iter(numbers), None))
-    if title in numbers and plain(title) in classes:
+    def is_number(title): return isinstance(record.get(title), Number)
+    title = min(known(record, text_columns), key=is_number, default=None) # the first, numbers last
+    if is_number(title) and plain(title) in classes:
         raise ValueError(f"has the number {record[title]} as its {title}: if that is the text, say "
                          f"--text-column {title}")
     return None if title is None else text_in(record[title])
@@ -271,14 +274,13 @@ def fields_of(lines: list, mark: str): # -> list of fields; None: no proper CSV;
 def table_lines(
     lines: Iterable[str],
     mark: str, # what separates fields
-    most: int = 20, # lines of a record
 ) -> Iterator: # of (number, fields or None, line)
-    "The records of a table; fields are None where the line is no proper CSV"
+    "The records of a table, each of up to twenty lines; fields are None where the line is no proper CSV"
     lines, back, number = iter(lines), deque(), 0
     def take(): return back.popleft() if back else next(lines, None)
     while (line := take()) is not None:
         whole, fields = [line], fields_of([line], mark)
-        while fields is False and len(whole) < most and (more := take()) is not None:
+        while fields is False and len(whole) < 20 and (more := take()) is not None:
             whole.append(more)
             if any(map(is_picture, more.split(mark))): break # a row of its own
             fields = fields_of(whole, mark)

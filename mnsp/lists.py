@@ -18,6 +18,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -28,7 +29,7 @@ from fastcore.basics import patch
 
 from .files import identity, read_at
 from .images import BrokenImage, BrokenLabel, Source, by_number, read_file
-from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words,
+from .labels import (DataError, Entry, clean, layout_of_list, numbers_beside_words, numbers_for_words, some,
                          suffixes, word_in_name)
 
 # %% ../nbs/23_lists.ipynb #a5d4e1c0
@@ -146,10 +147,9 @@ class Spelling:
         self.slashes = any('\\' in n for n in names) and not any(find_file(places, n) for n in names)
         self.address, self.prefix = any('://' in n or '?d=' in n for n in names), ''
         strange = [n for n in names if _absolute.match(n) and not os.path.exists(n)]
-        for name in map(self, strange):
-            cuts = [name[:k+1] for k, c in enumerate(name) if c == '/']
-            self.prefix = next((cut for cut in cuts if find_file(places, name[len(cut):])), '')
-            if self.prefix: break
+        cuts = (name[:k+1] for name in map(self, strange) for k, c in enumerate(name)
+                if c == '/' and find_file(places, name[k+1:]))
+        self.prefix = next(cuts, '')
 
     def __call__(self, name: str) -> str:
         "The name as it leads to a file here"
@@ -297,11 +297,11 @@ def find_images(
         found += [inside+n for n in names if n.lower().endswith(suffixes)]
         others += [inside+n for n in names if n.lower().endswith(unread)]
     if broken := [n for n in found if '\n' in n]:
-        warnings.warn(f"{folder}: {len(broken)} left out whose names hold a line break ({broken[0]!r}"
-                      f"{', …' if broken[1:] else ''}); rename them", stacklevel=2)
+        warnings.warn(f"{folder}: {len(broken)} left out whose names hold a line break "
+                      f"({some([*map(repr, broken)], 1)}); rename them", stacklevel=2)
     if others:
         counts = Counter(Path(o).suffix.lower() for o in others)
-        warnings.warn(f"{folder}: {by_number(counts)} left out ({others[0]}{', …' if others[1:] else ''}): such pictures "
+        warnings.warn(f"{folder}: {by_number(counts)} left out ({some(others, 1)}): such pictures "
                       "are not read; save them as .jpg or .png", stacklevel=2)
     return sorted(n for n in found if '\n' not in n)
 
@@ -354,16 +354,16 @@ def texts_beside(folder: str | Path, names: list) -> tuple:
 # %% ../nbs/23_lists.ipynb #bcd45cb8
 def check_list(source: ListedSource):
     "DataError when a line is wrong or a listed picture is not there"
-    listings, missing = {}, []
+    @cache
+    def names_in(inside):
+        places = (os.path.join(root, form) for root in source.roots for form in forms(inside))
+        return set().union(*(os.listdir(p) for p in places if os.path.isdir(p)))
+
+    missing = []
     for number, line in source.lines.numbered():
         entry = source._parsed(line, number)
         inside, base = os.path.split(entry.file)
-        if inside not in listings:
-            places = [os.path.join(root, form) for root in source.roots for form in forms(inside)]
-            names = set().union(*(os.listdir(p) for p in places if os.path.isdir(p)))
-            listings[inside] = names | {unicodedata.normalize('NFC', n) for n in names if not n.isascii()}
-        if base not in listings[inside] and unicodedata.normalize('NFC', base) not in listings[inside]:
-            missing.append((entry.line, entry.file))
+        if names_in(inside).isdisjoint(forms(base)): missing.append((entry.line, entry.file))
     if missing:
         more = f' (and {len(missing)-1} more such lines)' if len(missing) > 1 else ''
         raise DataError(f"{source.file}, line {missing[0][0]}: no image {missing[0][1]!r} in "

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -175,28 +177,24 @@ def data(self:LmdbSource, i: int) -> bytes:
 # %% ../nbs/24_lmdb.ipynb #14d7cd23
 def _described(path):
     "(n, size, labelled) by cache.json"
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         meta = json.loads((path/'cache.json').read_text())
         n, (height, width), labelled = meta['n'], meta['size'], meta['labelled']
         if all(isinstance(x, int) for x in (n, height, width)): return n, (height, width), bool(labelled)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
     raise DataError(f"{path}: cache.json is damaged; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #db4ffb7c
 def _mapped(path, name, ndim):
     "The numbers of a cache's file, which are read when they are looked at"
-    try:
+    with suppress(Exception): # damaged files make NumPy raise nearly anything
         array = np.load(path/name, mmap_mode='r').view(np.ndarray)
         if array.dtype == np.uint8 and array.ndim == ndim: return array
-    except Exception: # damaged files make NumPy raise nearly anything
-        pass
     raise DataError(f"{path}: {name} is damaged or cut short; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #3706a52d
 class CacheSource(Source):
     "Resized pictures in a memory map: images.npy uint8 [n,3,H,W], codes.npy uint8 [n], rows.jsonl, cache.json"
-    _images = _codes = None
+    _images = None
     def __init__(self,
         path: str | Path, # the folder
     ):
@@ -210,14 +208,13 @@ class CacheSource(Source):
         if len(self.codes) != self.n or (self.codes >= len(reasons)).any():
             raise DataError(f"{path}: codes.npy is damaged; make the cache anew")
 
-    @property
+    @cached_property
     def codes(self) -> np.ndarray: # uint8 [n]
         "What was broken when the cache was made, by its place in `reasons`"
-        if self._codes is None: self._codes = np.array(_mapped(self.path, 'codes.npy', 1))
-        return self._codes
+        return np.array(_mapped(self.path, 'codes.npy', 1))
 
     def __getstate__(self): # each process maps for itself
-        return {**self.__dict__, '_images': None, '_codes': None}
+        return {k: v for k, v in self.__dict__.items() if k not in ('_images', 'codes')}
     def name(self, i: int) -> str: return self._rows([self._at(i)])[0]['name']
     def written(self, i: int) -> str | None: return self._rows([self._at(i)])[0]['text']
     def all_written(self) -> Iterator:
@@ -241,12 +238,10 @@ def images(self:CacheSource) -> np.ndarray: # uint8 [n,3,H,W]
 @patch
 def _rows(self:CacheSource, indices):
     "What rows.jsonl says of some items, parsed in one go"
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         rows = json.loads(b'['+b','.join([self.lines[i] for i in indices])+b']')
         if all(isinstance(row['name'], str) and isinstance(row['text'], str | None) for row in rows):
             return rows
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
     raise DataError(f"{self.path}: rows.jsonl is damaged; make the cache anew")
 
 # %% ../nbs/24_lmdb.ipynb #cf53af1e

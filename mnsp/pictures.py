@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
@@ -22,8 +22,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image
 
-from .images import BrokenImage, decode, open_image, to_array
-from .labels import DataError
+from .images import BrokenImage, decode, open_image, to_array, why_broken
+from .labels import DataError, some
 from .lines import Character, crop_view, merge, turned_point, ways_to_read
 
 # %% ../nbs/71_pictures.ipynb #32d5e4d7
@@ -66,15 +66,13 @@ def from_array(
     if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[2] not in (3, 4)):
         raise DataError(f"{name} has shape {list(x.shape)}; give [H, W], [H, W, 3] or "
                         "[H, W, 4], a tensor [3, H, W]")
-    if not x.size: raise BrokenImage(name, 'empty')
     return from_pil(Image.fromarray(np.ascontiguousarray(x)), name)
 
 def from_pil(im: Image.Image, name: str) -> Image.Image: # RGB, upright
     "A picture that PIL has opened"
     if not im.width or not im.height: raise BrokenImage(name, 'empty')
     try: return decode(im, name)
-    except BrokenImage: raise
-    except Exception as e: raise BrokenImage(name, 'unreadable') from e      # a lazily opened, damaged file
+    except Exception as e: raise BrokenImage(name, why_broken(e)) from e      # a lazily opened, damaged file
 
 # %% ../nbs/71_pictures.ipynb #0ea7fd0e
 def to_picture(
@@ -136,9 +134,7 @@ class Reading:
 
     def to_dict(self) -> dict: # ready for JSON, without `looks` and `picture`
         "The reading as plain numbers"
-        d = asdict(replace(self, looks=(), picture=None))
-        del d['looks'], d['picture']
-        return d
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
 
 # %% ../nbs/71_pictures.ipynb #16a10003
 @dataclass(frozen=True)
@@ -179,33 +175,28 @@ def _reading(way, parts, size, attention, picture): # -> `Reading`
                    tuple((c.box, c.look) for c in line) if attention else (), picture)
 
 # %% ../nbs/71_pictures.ipynb #16a10006
-def _opened(items, urls): # yields (item, PIL RGB picture or None, DataError or None)
-    "Pictures, or what is wrong with them"
-    for i, item in items:
-        try: yield item, to_picture(item, None if isinstance(item, (str, Path)) else f'picture {i}', urls), None
-        except DataError as e: yield item, None, e
-
 most_pixels = 2**24 # of pictures that are open at once; the last one may have more
 
 def _chunks(pictures, urls, batch_size): # yields lists of (item, PIL RGB picture or None, DataError or None)
     "Pictures opened, so many at a time that memory holds them"
-    some, pixels = [], 0
-    for opened in _opened(enumerate(pictures), urls):
-        some.append(opened)
-        pixels += opened[1].width * opened[1].height if opened[1] else 0
-        if len(some) == batch_size or pixels >= most_pixels:
-            yield some
-            some, pixels = [], 0
-    if some: yield some
+    chunk, pixels = [], 0
+    for i, item in enumerate(pictures):
+        try:
+            im = to_picture(item, None if isinstance(item, (str, Path)) else f'picture {i}', urls)
+            chunk.append((item, im, None))
+            pixels += im.width * im.height
+        except DataError as e: chunk.append((item, None, e))
+        if len(chunk) == batch_size or pixels >= most_pixels:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk: yield chunk
 
 # %% ../nbs/71_pictures.ipynb #a1c81973
-def _read_all(jobs, size, read_views, batch_size): # -> list of `ViewReading`
+def _read_all(jobs, size, read_views, batch_size): # yields `ViewReading`s
     "Cut views out and read them, so many at once"
-    parts = []
     for at in range(0, len(jobs), batch_size):
-        some = jobs[at:at + batch_size]
-        parts += read_views(np.stack([to_array(crop_view(im, v), size) for im, v in some]), [v for _, v in some])
-    return parts
+        batch = jobs[at:at + batch_size]
+        yield from read_views(np.stack([to_array(crop_view(*job), size) for job in batch]), [view for _, view in batch])
 
 def read_pictures(
     pictures, # any number of them, see `to_picture`
@@ -221,12 +212,12 @@ def read_pictures(
     if batch_size < 1: raise ValueError(f"batch_size={batch_size} must be at least 1")
     for chunk in _chunks(pictures, urls, batch_size):
         ways = [ways_to_read(im.size, cfg, tall, long) if im else [] for _, im, _ in chunk]
-        jobs = [(im, view) for (_, im, _), some in zip(chunk, ways) for way in some for view in way]
-        parts = iter(_read_all(jobs, cfg.encoder.img_size, read_views, batch_size))
-        for (item, im, error), some in zip(chunk, ways):
+        jobs = [(im, view) for (_, im, _), each in zip(chunk, ways) for way in each for view in way]
+        parts = _read_all(jobs, cfg.encoder.img_size, read_views, batch_size)
+        for (item, im, error), each in zip(chunk, ways):
             given = im if hasattr(item, 'read') else item            # an open file is read once
             readings = [_reading(way, list(itertools.islice(parts, len(way))), im.size, attention, given)
-                        for way in some]
+                        for way in each]
             yield error or max(readings, key=lambda r: r.per_character)
 
 # %% ../nbs/71_pictures.ipynb #16a10009
@@ -260,6 +251,6 @@ def lexicon_rows(
     words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
     if odd := [w for w in words if not known(w)]:
         raise ValueError("lexicon: this reader cannot write "
-                         f"{', '.join(map(repr, odd[:5]))}{' …' * (len(odd) > 5)} (up to "
+                         f"{some([*map(repr, odd)], 5)} (up to "
                          f"{max_len - 1} of {charset!r}); leave them out")
     return [charset.row(w, max_len) for w in words]

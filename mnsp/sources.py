@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from .hugging_face import HfSource, has_parquet, is_saved, load_hf, of_one_split, root_of, split_of
-from .images import Source
-from .labels import DataError, is_picture, list_suffixes
+from .images import Source, is_labelled
+from .labels import DataError, is_picture, list_suffixes, some
 from .lists import FolderSource, ListedSource, archives, lists, walk
 from .lmdb_source import CacheSource, LmdbSource, is_lmdb
 from .unions import Concat, Mixture, Relabelled, Subset, fingerprint, leaves
@@ -70,23 +70,20 @@ def mixture_of(path: Path) -> tuple:
     return [beside(path, p['path']) for p in parts], [p.get('weight', 1) for p in parts], said
 
 # %% ../nbs/27_sources.ipynb #035074a3
-_inside = ContextVar('inside', default=()) # the descriptions that are being opened, from the outermost
-
-_opened = ContextVar('opened') # a list of all that the outermost one has led to
+_inside = ContextVar('inside', default=None) # descriptions being opened, from the outermost, and all it has led to
 
 most_descriptions = 200
 
 @contextmanager
 def opening(path: str | Path) -> Iterator:
     "Open what a description names; DataError when it is wrong, leads to itself, or through more than eight others"
-    above, own = _inside.get(), os.path.realpath(path)
+    (above, opened), own = _inside.get() or ((), []), os.path.realpath(path)
     if own in above or len(above) > 8:
         raise DataError(f"{path}: " + ('contains itself' if own in above else 'is nested too deeply'))
-    if not above: _opened.set([])
-    _opened.get().append(own)
-    if len(_opened.get()) > most_descriptions:
+    opened.append(own)
+    if len(opened) > most_descriptions:
         raise DataError(f"{above[0]}: leads to more than {most_descriptions:,} descriptions")
-    token = _inside.set((*above, own))
+    token = _inside.set(((*above, own), opened))
     try: yield
     except DataError: raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as e:
@@ -97,11 +94,9 @@ def opening(path: str | Path) -> Iterator:
 # %% ../nbs/27_sources.ipynb #39b661e2
 def rows_of(file: str | Path) -> np.ndarray:
     "The rows of a part, int64; DataError when the file is damaged"
-    try:
+    with suppress(Exception): # damaged files make NumPy raise nearly anything
         rows = np.load(file, mmap_mode='r')
         if rows.ndim == 1 and rows.dtype.kind in 'iu': return np.array(rows)
-    except Exception: # damaged files make NumPy raise nearly anything
-        pass
     raise DataError(f"{file}: missing, damaged, or no list of rows; split it again")
 
 # %% ../nbs/27_sources.ipynb #dcd04dd5
@@ -194,27 +189,25 @@ def same_part(path: Path, said: dict) -> Subset:
     return Subset(source, rows_of(beside(path, said['rows'])))
 
 # %% ../nbs/27_sources.ipynb #206c7504
-def lists_in(folder: Path, most: int = 200) -> list: # looks at so many files at most
+def lists_in(folder: Path) -> list: # looks at 200 files at most
     "Lists of labels in a folder or one below it, under whatever name"
     files = (p for pattern in ('*', '*/*') for p in folder.glob(pattern)
              if p.suffix.lower() in list_suffixes and not p.name.startswith('.') and p.is_file())
     found = []
-    for file in sorted(islice(files, most)):
-        try:
+    for file in sorted(islice(files, 200)):
+        with suppress(DataError, OSError): # something else
             if ListedSource(file).labelled: found.append(file)
-        except (DataError, OSError): pass # something else
     return found
 
 # %% ../nbs/27_sources.ipynb #ea9104f1
 def no_labels(source: Source) -> str:
     "What to say, in a line, where labels are needed and a source has none"
-    listed = [s.file.name for s in leaves(source) if getattr(s, 'file', None) and not s.labelled]
-    if listed:
+    bare = [s for s in leaves(source) if not is_labelled(s)]
+    if listed := [s.file.name for s in bare if getattr(s, 'file', None)]:
         return f"{listed[0]} names pictures and no texts; say which column holds the texts with --text-column"
-    bare = [s for s in leaves(source) if not getattr(s, 'labelled', True)]
     folders = [s.path for s in bare if isinstance(s, FolderSource) and s.file is None]
     found = [str(p.relative_to(f)) for f in folders for p in lists_in(f)]
-    lie = f"{', '.join(found[:4])}{', …' if found[4:] else ''} {'lie' if found[1:] else 'lies'} there"
+    lie = f"{some(found, 4)} {'lie' if found[1:] else 'lies'} there"
     titles = next((', '.join(s.titles) for s in bare if hasattr(s, 'titles')), '')
     aside = next((s.trouble for s in bare if getattr(s, 'trouble', '')), '')
     remedy = f"{lie}: give {'each' if found[1:] else 'it'} as --data" if found else \

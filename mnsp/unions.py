@@ -19,8 +19,8 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .files import identity
-from .images import Source, is_labelled, picture, raw_label, raw_labels, readable_label, tried
-from .labels import DataError, clean
+from .images import Source, is_labelled, picture, raw_labels, readable_label, tried
+from .labels import DataError
 from .lists import checked
 
 # %% ../nbs/25_unions.ipynb #978bacd7
@@ -29,8 +29,7 @@ class Composed(Source):
     def image(self, i: int, size: tuple | None = None) -> Image.Image:
         return picture(*self.where(i), size)
 
-    def label(self, i: int) -> str | None: source, i = self.where(i); return clean(source.label(i))
-    def written(self, i: int) -> str | None: return raw_label(*self.where(i))
+    def written(self, i: int) -> str | None: source, i = self.where(i); return getattr(source, 'written', source.label)(i)
     def name(self, i: int) -> str: source, i = self.where(i); return source.name(i)
 
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
@@ -67,9 +66,6 @@ class Subset(Composed):
     def where(self, i: int) -> tuple: return self.source, int(self.rows[i])
     def among(self, indices: np.ndarray) -> list:
         return [(self.source, np.arange(len(indices)), self.rows[indices])]
-
-    @property
-    def indices(self) -> list: return self.rows.tolist()
 
 # %% ../nbs/25_unions.ipynb #59913956
 class Concat(Composed):
@@ -127,9 +123,8 @@ class Relabelled(Subset):
             raise DataError(f"{len(self.texts)} texts for {self.n} pictures; there must be one for each")
 
     def written(self, i: int) -> str | None: return self.texts[self._at(i)]
-    def label(self, i: int) -> str | None: return clean(self.written(i))
     def all_written(self) -> Iterator: return iter(self.texts)
-    def labels_of(self, indices: Iterable) -> list: return [self.label(i) for i in indices]
+    labels_of = Source.labels_of
 
 # %% ../nbs/25_unions.ipynb #fee883e7
 def shares_of(

@@ -432,7 +432,7 @@ def test_large_folders_are_no_photographs_and_lmdbs_count_each(tmp_path):
     assert .07 < share < .14 and both == {'x', 'y'}
     for name in 'x', 'y': write_lmdb(tmp_path/'b'/name, WORDS*20)
     train, valid = split_source(open_source(tmp_path/'b'))
-    held = [{i % 120 for i in valid.indices if (i < 120) == first} for first in (True, False)]
+    held = [{i % 120 for i in valid.rows if (i < 120) == first} for first in (True, False)]
     assert held[0] != held[1] and .07 < len(valid)/240 < .14 # alike in name, not in fate
 
 

@@ -237,8 +237,8 @@ def test_split_follows_the_crc_of_the_path():
         def name(self, i): return f'some/folder/{i}.png'
 
     train, valid = split_source(Names())
-    assert valid.indices == [i for i in range(500) if zlib.crc32(f'some/folder/{i}.png'.encode()) % 10 == 0]
-    assert sorted(train.indices+valid.indices) == list(range(500))
+    assert list(valid.rows) == [i for i in range(500) if zlib.crc32(f'some/folder/{i}.png'.encode()) % 10 == 0]
+    assert sorted([*train.rows, *valid.rows]) == list(range(500))
 
 
 def test_left_out_words(folder):

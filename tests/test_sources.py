@@ -396,7 +396,7 @@ def test_picture_of_a_source_of_other_peoples_making():
 
 def test_split_is_stable_when_data_grow():
     small, large = (split_source(Names('x', n))[1] for n in (500, 700))
-    assert small.indices == [i for i in large.indices if i < 500] and 20 < len(small) < 80
+    assert list(small.rows) == [i for i in large.rows if i < 500] and 20 < len(small) < 80
 
 
 # Hugging Face
