@@ -32,17 +32,15 @@ def _listen(modules, run):
 
 # %% ../nbs/62_attention.ipynb #00000008
 @torch.no_grad()
-def _attention_inputs(encoder, images, layers, scale):
-    "What enters the attention of the given blocks: layer -> [B, 1+N, D]"
+def _maps(encoder, images, layers, scale, sharpness): # -> layer, [B, heads, 1+N, 1+N]
+    "The attention matrices of some blocks in one pass, made one after another, for they are large"
     parts = {layer: encoder.blocks[layer].attn for layer in layers}
-    seen = _listen(parts, lambda: encoder(images.to(next(encoder.parameters()).device), scale=scale))
-    return {layer: args[0] for layer, args in seen.items()}
-
-@torch.no_grad()
-def _maps(attn, x, sharpness):
-    "Its weights, in float32 where a pass of mixed precision is listened to"
-    with torch.autocast(x.device.type, enabled=False):
-        return attn.weights(x.to(attn.qkv.weight.dtype), sharpness=sharpness)
+    inputs = _listen(parts, lambda: encoder(images.to(next(encoder.parameters()).device), scale=scale))
+    for layer, attn in parts.items():
+        x = inputs.pop(layer)[0]
+        with torch.autocast(x.device.type, enabled=False):              # float32, even in mixed precision
+            maps = attn.weights(x.to(attn.qkv.weight.dtype), sharpness=sharpness)
+        yield layer, maps
 
 # %% ../nbs/62_attention.ipynb #0000000a
 def _layer(layer, blocks):
@@ -59,9 +57,8 @@ def attention_maps(
     sharpness: float = 1., # factor on the logits of what is shown; the pass itself stays as it is
 ) -> torch.Tensor: # float32 [B, heads, 1+N, 1+N]; [cls] first, rows are queries
     "The attention matrices of one block; the model is not changed"
-    layer = _layer(layer, encoder.blocks)
-    x = _attention_inputs(encoder, images, [layer], scale)[layer]
-    return _maps(encoder.blocks[layer].attn, x, sharpness)
+    (_, maps), = _maps(encoder, images, [_layer(layer, encoder.blocks)], scale, sharpness)
+    return maps
 
 # %% ../nbs/62_attention.ipynb #000000d02
 @torch.no_grad()
@@ -120,7 +117,7 @@ def entropy(
 # %% ../nbs/62_attention.ipynb #00000014
 def _places(grid, size):
     "Token centres in picture heights: [N, 2]"
-    return token_centres(grid).float() * torch.tensor([1., size[1] / size[0]])
+    return token_centres(grid) * torch.tensor([1., size[1] / size[0]])
 
 def reach(
     maps: torch.Tensor, # [B, heads, 1+N, 1+N]
@@ -168,9 +165,7 @@ def attention_report(
         raise ValueError("masks mark no text in any picture; there is nothing to compare with")
     sums = torch.zeros(len(layers), 2, 4)
     for x, t in zip(images.split(batch_size), text.split(batch_size), strict=True):
-        inputs = _attention_inputs(encoder, x, layers, scale)
-        for layer in layers:
-            maps = _maps(encoder.blocks[layer].attn, inputs.pop(layer), sharpness)
+        for layer, maps in _maps(encoder, x, layers, scale, sharpness):
             sums[layer] += _measures(maps, t, grid, size).sum(0).cpu()
     area, places = area_share(text).mean().item(), _places(grid, size)
     rows = [{'layer': layer, **{query: _row(sums[layer, i] / len(images), area, math.log(len(places)))

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['flatten', 'unflatten', 'save_state', 'load_state', 'heading', 'checkpoints', 'newest', 'begun', 'random_state',
-           'set_random_state', 'on_cpu', 'check_settings', 'Checkpoints']
+           'set_random_state', 'check_settings', 'Checkpoints']
 
 # %% ../nbs/42_checkpoints.ipynb #00000003
 import json
 import random
-import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -32,17 +31,16 @@ with quiet_fastai:
 # %% ../nbs/42_checkpoints.ipynb #00000007
 def flatten(
     state, # dicts, lists and tuples of tensors, numbers, texts, None
-    path: str = 'state',
 ) -> tuple: # path -> tensor; the rest, for JSON
     "Take the tensors out of a nested state"
-    if isinstance(state, (torch.Tensor, np.ndarray)):
-        return {path: torch.as_tensor(state).detach().cpu().clone().contiguous()}, {'tensor': path}
-    if isinstance(state, dict): names, values = list(state), list(state.values())
-    elif isinstance(state, (list, tuple)): names, values = range(len(state)), state
-    else: return {}, state
-    parts = [flatten(v, f'{path}.{k}') for k, v in zip(names, values)]
-    tensors, rest = {k: t for taken, _ in parts for k, t in taken.items()}, [r for _, r in parts]
-    return tensors, {'pairs': [list(p) for p in zip(names, rest)]} if isinstance(state, dict) else rest
+    tensors = {}
+    def rest(x, path):
+        if isinstance(x, (torch.Tensor, np.ndarray)):
+            tensors[path] = torch.as_tensor(x).detach().cpu().clone().contiguous()
+            return {'tensor': path}
+        if isinstance(x, dict): return {'pairs': [[k, rest(v, f'{path}.{k}')] for k, v in x.items()]}
+        return [rest(v, f'{path}.{k}') for k, v in enumerate(x)] if isinstance(x, (list, tuple)) else x
+    return tensors, rest(state, 'state')
 
 def unflatten(
     tensors, # path -> tensor
@@ -88,7 +86,7 @@ def checkpoints(
     folder: str | Path,
 ) -> list: # paths, oldest first
     "The checkpoints in a folder"
-    paths = [p for p in Path(folder).glob('step-*.safetensors') if re.fullmatch(r'step-\d+', p.stem)]
+    paths = [p for p in Path(folder).glob('step-*.safetensors') if p.stem[5:].isdecimal()]
     return sorted(paths, key=lambda p: int(p.stem[5:]))
 
 # %% ../nbs/42_checkpoints.ipynb #92fe88ab
@@ -132,10 +130,6 @@ def set_random_state(
     if torch.cuda.is_available() and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'])
 
 # %% ../nbs/42_checkpoints.ipynb #00000011
-def on_cpu(state):
-    "The state with its tensors copied to main memory"
-    return unflatten(*flatten(state))
-
 def check_settings(then: dict, now: dict, n: int, folder):
     "ValueError when a run is resumed that was asked to do something else"
     then, now = dict(then, processes=n), json.loads(json.dumps(dict(now, processes=processes())))
@@ -207,7 +201,7 @@ def of_this_process(self:Checkpoints) -> dict:
 def save(self:Checkpoints, done: bool = False):
     "Write a checkpoint and remove old ones; a warning when that fails"
     if not done and self.safe_step.in_a_row.item(): return      # in trouble: the last good one stays the last
-    part = on_cpu(self.of_this_process())
+    part = unflatten(*flatten(self.of_this_process()))          # copied to main memory
     gathered = [None] * processes() if rank() == 0 else None
     if processes() > 1: dist.gather_object(part, gathered)
     else: gathered = [part]

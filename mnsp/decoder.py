@@ -6,6 +6,7 @@
 __all__ = ['GuidedLayer', 'DecoderConfig', 'Decoder']
 
 # %% ../nbs/15_decoder.ipynb #00000003
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .attend import Attention, Block, Dropout, feed_forward
-from .encoder import EncoderConfig, init_matrices, position_table
+from .encoder import EncoderConfig, Placed, init_matrices
 from .masking import fill_grid
 
 # %% ../nbs/15_decoder.ipynb #00000007
@@ -72,7 +73,7 @@ class DecoderConfig:
         return GuidedLayer(self.dim, self.heads, self.ffn_dim, self.order, self.dropout)
 
 # %% ../nbs/15_decoder.ipynb #0000000e
-class Decoder(nn.Module):
+class Decoder(Placed):
     "Predict a scale's targets from visible tokens, coarse ones and a guide (LMIM §3.3; coarse: our reading)"
     def __init__(self,
         cfg: DecoderConfig,
@@ -84,13 +85,10 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder.dim, cfg.dim)
         if cfg.guided: self.embed_guide = nn.Linear(encoder.dim, cfg.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.dim))
-        if encoder.n_scales > 1: self.scale_embed = nn.Parameter(torch.zeros(encoder.n_scales, cfg.dim))
+        self.add_places(encoder, cfg.dim)
         self.blocks = nn.ModuleList([cfg.layer() for _ in range(cfg.depth)])
         self.norm = nn.LayerNorm(cfg.dim, eps=1e-6)
         self.pred = nn.Linear(cfg.dim, out_dim)
-        for scale in range(encoder.n_scales):
-            table = position_table(encoder.grid(scale), encoder.grid(), cfg.dim)
-            self.register_buffer(f'positions{scale}', table, persistent=encoder.stored_positions)
         init_matrices(self)
         nn.init.normal_(self.mask_token, std=.02)
 
@@ -98,9 +96,8 @@ class Decoder(nn.Module):
 @patch
 def place(self:Decoder, tokens: torch.Tensor, scale: int, keep: torch.Tensor | None = None) -> torch.Tensor:
     "The grid of a scale, mask tokens where some are lacking; where each lies and which scale it is, added"
-    where = getattr(self, f'positions{scale}')
-    tokens = (tokens if keep is None else fill_grid(tokens, keep, len(where), self.mask_token)) + where
-    return tokens + self.scale_embed[scale] if hasattr(self, 'scale_embed') else tokens
+    if keep is not None: tokens = fill_grid(tokens, keep, math.prod(self.grids[scale]), self.mask_token)
+    return self.placed(tokens, scale)
 
 @patch
 def add_coarse(self:Decoder, grid, coarse, scale: int) -> list: # of the parts of the sequence after [cls]

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['levels', 'Draws', 'frame_corners', 'homography', 'crop', 'turn', 'warp', 'filter_kernel', 'filter_each',
-           'colour_matrix', 'recolour', 'solarize', 'likeness', 'keep_readable', 'Strength', 'draw_corners',
-           'draw_displacement', 'change_geometry', 'change_sharpness', 'jitter', 'change_colours', 'full_precision',
-           'in_parts', 'as_uint8', 'GuidanceView', 'show_views']
+           'colour_matrix', 'recolour', 'solarize', 'likeness', 'keep_readable', 'Strength', 'full_precision',
+           'in_parts', 'as_uint8', 'GuidanceView', 'jitter', 'show_views']
 
 # %% ../nbs/13_guidance.ipynb #00000003
 import math
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -42,12 +42,16 @@ class Draws:
         "True with probability `p`"
         return self.uniform() < p
 
-    def subset(self, names: tuple, at_least: int) -> dict: # name -> bool [n]
+    def choose(self, names: tuple, at_least: int): # `on` then says which: name -> bool [n]
         "For every sample `at_least` to all of the names, how many and which at random"
         total = len(names)
         wanted = at_least + (self.uniform() * (total - at_least + 1)).floor()
         rank = self.uniform(shape=(total,)).argsort(1).argsort(1)
-        return dict(zip(names, (rank < wanted[:, None]).unbind(1)))
+        self.on = dict(zip(names, (rank < wanted[:, None]).unbind(1)))
+
+    def amount(self, name: str, low: float, high: float, off: float = 0.) -> torch.Tensor: # [n]
+        "Evenly between `low` and `high` where the name is chosen, else `off`"
+        return torch.where(self.on[name], self.uniform(low, high), off)
 
 # %% ../nbs/13_guidance.ipynb #0000000c
 def frame_corners(
@@ -234,85 +238,6 @@ levels = dict(
                     perspective=(.03, .09), sharpen=.75, blur=(.75, 2.), contrast=(.35, 1.),
                     solarize=(32., 160.), jitter=(.6, .6, .4, .2)))
 
-# %% ../nbs/13_guidance.ipynb #00000025
-def draw_corners(
-    strength: Strength,
-    draws: Draws,
-    on: dict, # operation -> bool [B]
-    aspect: float, # width / height of the picture
-) -> torch.Tensor: # float [B, 4, 2]
-    "What a view's corners see: perspective, crop and rotation"
-    s, corners = strength, frame_corners(draws.n, draws.device)
-    if s.perspective:
-        spread = draws.uniform(*s.perspective) * on['perspective']
-        corners = corners * (1 - 2 * spread[:, None, None] * draws.normal((4, 2)).abs())
-    def sides(name, most): return draws.uniform(0, most or 0., (2,)) * (on[name][:, None] if most else 0)
-    cols, rows = sides('crop_cols', s.crop_cols), sides('crop_rows', s.crop_rows)
-    corners = crop(corners, torch.stack([cols, rows], 2).flatten(1))
-    if s.rotate: corners = turn(corners, draws.uniform(-s.rotate, s.rotate) * on['rotate'], aspect)
-    return corners
-
-# %% ../nbs/13_guidance.ipynb #00000026
-def draw_displacement(
-    strength: Strength,
-    draws: Draws,
-    on: dict, # operation -> bool [B]
-) -> torch.Tensor: # float [B, 2, 4, 4], for `warp`
-    "Shifts of a lattice of 4 x 4 points, sideways half as far as up and down"
-    if not strength.distort: return torch.zeros(draws.n, 2, 4, 4, device=draws.device)
-    spread = draws.uniform(*strength.distort) * on['distort']
-    shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
-    return torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
-
-# %% ../nbs/13_guidance.ipynb #fdb54e87
-def change_geometry(
-    x: torch.Tensor, # float [B, C, H, W]
-    strength: Strength,
-    draws: Draws,
-    on: dict, # operation -> bool [B]
-) -> torch.Tensor: # float [B, C, H, W]
-    "All geometry of a view, in one resampling"
-    corners = draw_corners(strength, draws, on, x.shape[3] / x.shape[2])
-    return warp(x, corners, draw_displacement(strength, draws, on))
-
-# %% ../nbs/13_guidance.ipynb #00000029
-def change_sharpness(
-    x: torch.Tensor, # float [B, 3, H, W], 0..255
-    strength: Strength,
-    draws: Draws,
-    on: dict, # operation -> bool [B]
-) -> torch.Tensor: # float [B, 3, H, W]
-    "Blur and sharpen, each sample with its own kernel"
-    s, none = strength, torch.zeros(draws.n, device=draws.device)
-    if not (s.blur or s.sharpen): return x
-    sigma = torch.where(on['blur'], draws.uniform(*s.blur), none) if s.blur else none
-    alpha = torch.where(on['sharpen'], draws.uniform(0, s.sharpen), none) if s.sharpen else none
-    return filter_each(x, filter_kernel(sigma, alpha)).clamp_(0, 255)
-
-# %% ../nbs/13_guidance.ipynb #0000002a
-def jitter(x, draws, amounts, on, colour=1.):
-    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
-    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
-    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
-
-# %% ../nbs/13_guidance.ipynb #a36b6d07
-def change_colours(
-    x: torch.Tensor, # float [B, 3, H, W], 0..255
-    strength: Strength,
-    draws: Draws,
-    on: dict, # operation -> bool [B]
-) -> torch.Tensor: # float [B, 3, H, W]
-    "Contrast, solarizing, grey and colour jitter, where the text survives them"
-    s, before = strength, x
-    if not (s.contrast or s.solarize or s.grayscale or s.jitter_p or s.grey_p): return x
-    def amount(name, low, high, off): return torch.where(on[name], draws.uniform(low, high), off)
-    if s.contrast: x = (x - 127.5).mul_(amount('contrast', *s.contrast, 1.)[:, None, None, None]).add_(127.5)
-    if s.solarize: x = solarize(x, amount('solarize', *s.solarize, 256.))
-    colour = torch.where(draws.chance(s.grey_p), 0., 1.)
-    if s.grayscale: colour = colour * (1 - amount('grayscale', 0, s.grayscale, 0.))
-    x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
-    return keep_readable(before, x, *s.readable) if s.readable else x
-
 # %% ../nbs/13_guidance.ipynb #0000002c
 def full_precision(device: torch.device):
     "Context without mixed precision on that device"
@@ -325,17 +250,13 @@ def in_parts(
     generator: torch.Generator | None, # its numbers are brought to x's device
 ) -> torch.Tensor: # uint8 [B, 3, H, W]
     "Apply `change` in float32: on a CPU to parts of a batch, on a GPU to all of it"
-    if not len(_check(x)): return x.clone()
-    parts = x.split(64 if x.device.type == 'cpu' else len(x))
-    with full_precision(x.device):
-        return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
-
-def _check(x):
-    "uint8 [B, 3, H, W], or a ValueError"
     if x.ndim != 4 or x.shape[1] != 3 or x.dtype != torch.uint8:
         raise ValueError("images must be uint8 [B, 3, H, W], got "
                          f"{str(x.dtype).split('.')[-1]} {tuple(x.shape)}")
-    return x
+    if not len(x): return x.clone()
+    parts = x.split(64 if x.device.type == 'cpu' else len(x))
+    with full_precision(x.device):
+        return torch.cat([change(p, Draws(len(p), generator, x.device)) for p in parts])
 
 def as_uint8(x: torch.Tensor) -> torch.Tensor: # float, any shape
     "Rounded to whole numbers of 0..255"
@@ -361,11 +282,75 @@ class GuidanceView(nn.Module):
         "Draw a guide for every picture"
         return in_parts(self.view, x, generator)
 
-    def view(self, x, draws):
-        "Guides for some pictures from given `Draws`"
-        s, on = self.strength, draws.subset(self.strength.operations(), self.strength.at_least)
-        x = change_geometry(x.float(), s, draws, on)
-        return as_uint8(change_colours(change_sharpness(x, s, draws, on), s, draws, on))
+# %% ../nbs/13_guidance.ipynb #00000025
+@patch
+def draw_corners(self:GuidanceView,
+    draws: Draws, # with operations chosen
+    aspect: float, # width / height of the picture
+) -> torch.Tensor: # float [B, 4, 2]
+    "What a view's corners see: perspective, crop and rotation"
+    s, corners = self.strength, frame_corners(draws.n, draws.device)
+    if s.perspective:
+        spread = draws.amount('perspective', *s.perspective)
+        corners = corners * (1 - 2 * spread[:, None, None] * draws.normal((4, 2)).abs())
+    def sides(name, most): return draws.uniform(0, most or 0., (2,)) * (draws.on[name][:, None] if most else 0)
+    cols, rows = sides('crop_cols', s.crop_cols), sides('crop_rows', s.crop_rows)
+    corners = crop(corners, torch.stack([cols, rows], 2).flatten(1))
+    return turn(corners, draws.amount('rotate', -s.rotate, s.rotate), aspect) if s.rotate else corners
+
+# %% ../nbs/13_guidance.ipynb #00000026
+@patch
+def draw_displacement(self:GuidanceView, draws: Draws) -> torch.Tensor: # float [B, 2, 4, 4], for `warp`
+    "Shifts of a lattice of 4 x 4 points, sideways half as far as up and down"
+    if not self.strength.distort: return torch.zeros(draws.n, 2, 4, 4, device=draws.device)
+    spread = draws.amount('distort', *self.strength.distort)
+    shifts = spread[:, None, None, None] * draws.normal((2, 4, 4))
+    return torch.cat([shifts[:, :1], 2 * shifts[:, 1:]], 1)
+
+# %% ../nbs/13_guidance.ipynb #fdb54e87
+@patch
+def change_geometry(self:GuidanceView, x: torch.Tensor, draws: Draws) -> torch.Tensor: # float [B, C, H, W]
+    "All geometry of a view, in one resampling"
+    return warp(x, self.draw_corners(draws, x.shape[3] / x.shape[2]), self.draw_displacement(draws))
+
+# %% ../nbs/13_guidance.ipynb #00000029
+@patch
+def change_sharpness(self:GuidanceView, x: torch.Tensor, draws: Draws) -> torch.Tensor: # [B, 3, H, W], 0..255
+    "Blur and sharpen, each sample with its own kernel"
+    s, none = self.strength, torch.zeros(draws.n, device=draws.device)
+    if not (s.blur or s.sharpen): return x
+    sigma = draws.amount('blur', *s.blur) if s.blur else none
+    alpha = draws.amount('sharpen', 0, s.sharpen) if s.sharpen else none
+    return filter_each(x, filter_kernel(sigma, alpha)).clamp_(0, 255)
+
+# %% ../nbs/13_guidance.ipynb #0000002a
+def jitter(x, draws, amounts, on, colour=1.):
+    "Colour jitter of ± `amounts` (brightness, contrast, saturation, hue) for the samples that are `on`"
+    brightness, contrast, saturation, hue = [draws.uniform(-a, a) * on for a in amounts]
+    return recolour(x, colour_matrix((1 + saturation) * colour, hue), 1 + brightness, 1 + contrast)
+
+# %% ../nbs/13_guidance.ipynb #a36b6d07
+@patch
+def change_colours(self:GuidanceView, x: torch.Tensor, draws: Draws) -> torch.Tensor: # [B, 3, H, W], 0..255
+    "Contrast, solarizing, grey and colour jitter, where the text survives them"
+    s, before = self.strength, x
+    if not (s.contrast or s.solarize or s.grayscale or s.jitter_p or s.grey_p): return x
+    if s.contrast:
+        factor = draws.amount('contrast', *s.contrast, 1.)[:, None, None, None]
+        x = (x - 127.5).mul_(factor).add_(127.5)
+    if s.solarize: x = solarize(x, draws.amount('solarize', *s.solarize, 256.))
+    colour = torch.where(draws.chance(s.grey_p), 0., 1.)
+    if s.grayscale: colour = colour * (1 - draws.amount('grayscale', 0, s.grayscale))
+    x = jitter(x, draws, s.jitter, draws.chance(s.jitter_p), colour).clamp_(0, 255)
+    return keep_readable(before, x, *s.readable) if s.readable else x
+
+# %% ../nbs/13_guidance.ipynb #a95cfdec
+@patch
+def view(self:GuidanceView, x: torch.Tensor, draws: Draws) -> torch.Tensor: # uint8 [B, 3, H, W]
+    "Guides for some pictures from given `Draws`"
+    draws.choose(self.strength.operations(), self.strength.at_least)
+    x = self.change_sharpness(self.change_geometry(x.float(), draws), draws)
+    return as_uint8(self.change_colours(x, draws))
 
 # %% ../nbs/13_guidance.ipynb #0000002f
 def show_views(

@@ -39,7 +39,6 @@ def hidden_mask(
 # %% ../nbs/11_masking.ipynb #0000000a
 def _rand(*shape, generator=None, device=None):
     "Uniform numbers, drawn where the generator lives, then brought to `device`"
-    if device is None: device = generator.device if generator else 'cpu'
     return torch.rand(*shape, generator=generator, device=generator.device if generator else device).to(device)
 
 def random_keep(
@@ -94,9 +93,8 @@ def finer_keep(
     if finer[0] % rows or finer[1] % cols:
         raise ValueError(f"a token of the grid {tuple(grid)} is no whole number of those of {tuple(finer)}")
     high, wide = finer[0] // rows, finer[1] // cols
-    y = (keep // cols * high)[..., None, None] + torch.arange(high, device=keep.device)[:, None]
-    x = (keep % cols * wide)[..., None, None] + torch.arange(wide, device=keep.device)
-    return (y * finer[1] + x).flatten(1).sort(dim=1).values
+    places = torch.arange(finer[0] * finer[1], device=keep.device).view(rows, high, cols, wide)
+    return places.transpose(1, 2).flatten(2).flatten(0, 1)[keep].flatten(1).sort(dim=1).values
 
 # %% ../nbs/11_masking.ipynb #00000023
 def visible_tokens(

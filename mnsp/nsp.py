@@ -128,9 +128,9 @@ def fill_in(
     other: Passes | None = None, # of the guides, whose coarse scale is then known instead of the words' own
 ) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
     "Predict a scale's tokens from what the task knows"
-    keep, guide = views.keep(task.scale)[rows], None if guide is None else guide[rows]
-    coarse, coarse_keep = (other or views).context(task.scale - 1) if task.coarse else (None, None)
-    coarse, coarse_keep = (x if x is None else x[rows] for x in (coarse, coarse_keep))
+    keep = views.keep(task.scale)[rows]
+    coarse = (other or views).context(task.scale - 1) if task.coarse else (None, None)
+    guide, coarse, coarse_keep = (x if x is None else x[rows] for x in (guide, *coarse))
     if task.visible: known = views.tokens(task.scale, whole=False)[rows]
     else: known, keep = coarse[:, :1], keep[:, :0]
     if other and task.coarse: coarse, guide = None, coarse           # it comes in as the guide, the only one

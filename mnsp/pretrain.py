@@ -284,11 +284,10 @@ def _filled(teacher, fill, truth, cfg):
     hidden = hidden.view(-1, 1, rows, cols).repeat_interleave(h, 2).repeat_interleave(w, 3)
     picture = truth.float() / 255
     visible = torch.where(hidden, .6, picture) if fill['task'].visible else None
-    shown = dict(visible=visible, target=None, picture=picture)
-    if isinstance(teacher, Pixels): filled = torch.where(hidden, teacher.picture(pred.float(), truth), picture)
-    else:
-        shown['target'], filled = (x.view(-1, rows, cols, 3).permute(0, 3, 1, 2) for x in feature_colours(target, pred))
-    return dict(**shown, filled=filled)
+    if isinstance(teacher, Pixels):
+        target, filled = None, torch.where(hidden, teacher.picture(pred.float(), truth), picture)
+    else: target, filled = (x.view(-1, rows, cols, 3).permute(0, 3, 1, 2) for x in feature_colours(target, pred))
+    return dict(visible=visible, target=target, filled=filled, picture=picture)
 
 # %% ../nbs/18_pretrain.ipynb #635de0f6
 @torch.no_grad()
@@ -349,6 +348,8 @@ def show_reconstruction(
 
 def _one(fill, i): return {k: x[i] if torch.is_tensor(x) else None for k, x in fill.items()}
 
+def _finest(fills): return max(fills, key=lambda fill: (fill['task'].scale, fill['task'].coarse))
+
 # %% ../nbs/18_pretrain.ipynb #484cdca4
 def _arrow(ax, start, end):
     ax.annotate('', end, start, arrowprops=dict(arrowstyle='-|>', color='.35', shrinkA=2, shrinkB=2))
@@ -363,28 +364,24 @@ def _put(ax, picture, x, y, height, title):
 # %% ../nbs/18_pretrain.ipynb #94d2f325
 @figure_style
 def show_method(
-    model: Pretrainer, # of MNSP, with a guide
+    model: Pretrainer, # of `mnsp`
     image: torch.Tensor, # uint8 [3, H, W]
     seed: int = 0, # of the guide and the mask
 ) -> plt.Figure:
     "What masked next-scale prediction is given and what it fills in, as a diagram"
-    device, cfg = next(model.parameters()).device, model.cfg.encoder
-    generator = torch.Generator(device).manual_seed(seed)           # as in `reconstruct`, where the guide comes first
-    guide = model.guidance(image[None].to(device), generator).cpu()[0] / 255
-    fill = next(f for f in reconstruct(model, image[None], seed) if f['task'].coarse and f['task'].scale == cfg.n_scales - 1)
-    half = cfg.pyramid(image[None])[-2][0] / 255
+    fill = _one(_finest(reconstruct(model, image[None], seed)), 0)
     fig = plt.figure(figsize=(7.6, 2.6))
     ax = fig.add_axes((0, 0, 1, 1)); ax.axis('off')
-    inputs = [_put(ax, fill['visible'][0], 1, 19, 4.5, 'MAE: the word, most of it hidden'),
-              _put(ax, guide, 1, 10, 4.5, 'LMIM: and the same text in another look'),
-              _put(ax, half, 1, 2, 3, 'MNSP: and the same word, smaller')]
+    inputs = [_put(ax, fill['visible'], 1, 19, 4.5, 'MAE: the word, most of it hidden'),
+              _put(ax, fill['guide'], 1, 10, 4.5, 'LMIM: and the same text in another look'),
+              _put(ax, fill['coarse'], 1, 2, 3, 'MNSP: and the same word, smaller')]
     for x, text in (33, 'one\nencoder'), (47, 'decoder'):
         ax.add_patch(plt.Rectangle((x, 3), 9, 20, fc='#e8eef7', ec='#4c72b0'))
         ax.text(x + 4.5, 13, text, ha='center', va='center', fontsize=9)
     for start, y in zip(inputs, (20, 13, 6)): _arrow(ax, start, (33, y)); _arrow(ax, (42, y), (47, y))
     _arrow(ax, (56, 13), (59, 17))
-    _put(ax, fill['filled'][0], 59, 15, 4, 'filled in')
-    _put(ax, image / 255, 59, 7, 4, 'compared with')
+    _put(ax, fill['filled'], 59, 15, 4, 'filled in')
+    _put(ax, fill['picture'], 59, 7, 4, 'compared with')
     ax.set(xlim=(0, 76), ylim=(0, 26))
     return fig
 
@@ -400,7 +397,5 @@ def show_answers(
     for title, model in models.items():
         cfg, generator = model.cfg, torch.Generator().manual_seed(seed)
         keep = None if cfg.mask_together else random_keep(1, cfg.encoder.grid(), .8, generator)
-        fills = reconstruct(model, image[None], seed, keep)
-        fill = max(fills, key=lambda f: (f['task'].scale, f['task'].coarse))
-        rows.append((title, _one(fill, 0)))
+        rows.append((title, _one(_finest(reconstruct(model, image[None], seed, keep)), 0)))
     return _draw(rows)

@@ -43,7 +43,7 @@ from .recognizer import Recognizer, recognizer_small, recognizer_tiny
 from .scale_out import Parallel, together
 from .streams import check_labels, open_words
 from .surgery import encoder_of_scales, recognizer_from, with_charset
-from .training import History, TensorBoard, Watching, mae_recipe, pretrain, usual
+from .training import History, RowsElsewhere, TensorBoard, mae_recipe, pretrain, usual
 
 # %% ../nbs/76_runs.ipynb #80457403
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _several(data):
 
 def _name(thing):
     "What data or weights are called, wherever they lie"
-    return Path(thing).name if isinstance(thing, (str, Path)) else type(thing).__name__
+    return Path(_path(thing)).name
 
 def _path(thing):
     "The same with the way there, for messages"
@@ -176,24 +176,19 @@ def _write_down(out, o, asked, data):
     return record
 
 # %% ../nbs/76_runs.ipynb #b4d0939c
-class WeightsAndBiases(Watching):
+class WeightsAndBiases(RowsElsewhere):
     "The log's rows for Weights & Biases as well"
-    order, run_valid, there = 51, False, None
     def __init__(self, out: Path, asked: dict, resume: bool): self.out, self.asked, self.resume = out, asked, resume
-    def before_batch(self):
-        if self.there: return
-        self.n, mark = len(self.history.rows), self.out / 'wandb' / 'id' # n is not 0 when a run is resumed
+    def begin(self):
+        mark = self.out / 'wandb' / 'id'
         if not (self.resume and mark.is_file()):
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(uuid.uuid4().hex[:8])
         self.there = import_module('wandb').init(
             project=os.environ.get('WANDB_PROJECT', 'mnsp'), name=self.out.name, dir=str(self.out), id=mark.read_text(),
             resume='allow', config=self.asked, settings=dict(console='off')) # what is printed stays here
-    def after_batch(self):
-        for row in self.history.rows[self.n:]: self.there.log({k: v for k, v in row.items() if k != 'step'}, step=row['step'])
-        self.n = len(self.history.rows)
-    def after_fit(self):
-        if self.there: self.after_batch(); self.there.finish()
+    def tell(self, step, values): self.there.log(values, step=step)
+    def end(self): self.there.finish()
 
 # %% ../nbs/76_runs.ipynb #aced8430
 def _callbacks(out, o, asked):
@@ -260,12 +255,12 @@ def _method(method, preset, teacher, encoder, settings): # the latter two as the
     return cfg, frozen, known
 
 # %% ../nbs/76_runs.ipynb #29fec8fa
-def _pretrain(model, loader, out, name, o, asked, data, **how):
+def _pretrain(model, out, **how):
     "Train and save a `Pretrainer` and its encoder"
     def save():
         hub.save_model(model, out)
         hub.save_model(model.encoder, out / 'encoder')
-    return _train(partial(pretrain, loader=loader), model, out, save, o, asked, data, name, **how)
+    return _train(pretrain, model, out, save, **how)
 
 def _ended(run, words, o, which=''):
     "Say what was wrong with the data, and where the weights are"
@@ -301,10 +296,11 @@ def run_pretraining(
         with _owned(out) as out:
             if teacher == 'mae':
                 first = Pretrainer(teacher_config(cfg, preset))
-                run = stage(first, loader, out / 'teacher', 'mae, the teacher', recipe=mae_recipe())
+                run = stage(first, out / 'teacher', name='mae, the teacher', loader=loader, recipe=mae_recipe())
                 if run.stopped: return run
                 frozen, (_, loader) = first.encoder, _words(data, o, size=cfg.encoder.img_size) # from the start
-            return _ended(stage(Pretrainer(cfg, frozen, encoder=known, decoder=decoder), loader, out, name), words, o)
+            model = Pretrainer(cfg, frozen, encoder=known, decoder=decoder)
+            return _ended(stage(model, out, name=name, loader=loader), words, o)
 
 # %% ../nbs/76_runs.ipynb #33634030
 def _characters(charset, reader, drop):
@@ -387,13 +383,13 @@ def _gently(start):
     "How labelled words are learnt: lower layers slower where they know something, each picture in another look"
     return dict(decay=1. if start is None else .75, augment=FinetuneAugment(strength=.5))
 
-def _finetune(model, words, loader, out, validation, o, asked, data, **how):
+def _finetune(model, words, out, validation, o, data, **how):
     "Train and save a recogniser; the run's model is the one that was kept"
     def save():
         if not (validation and validation.rows): hub.save_model(model, out) # else the best is there
-    _few(loader, o)
-    run = _train(partial(finetune, loader=loader), model, out, save, o, asked, _counted(data, words),
-                 'fine-tuning', [validation] if validation else [], **how)
+    _few(how['loader'], o)
+    run = _train(finetune, model, out, save, o, data=_counted(data, words), name='fine-tuning',
+                 cbs=[validation] if validation else [], **how)
     if validation and validation.rows:
         if validation.best() is not validation.rows[-1] and not rank(): hub.load_weights(run.model, out)
         run = replace(run, validation=validation.rows)
@@ -408,10 +404,6 @@ def _aids(short_first, ctc, average, reader, stream):
     if short_first is None: short_first = 0. if reader or ctc or stream else .6
     aids = dict(ctc=ctc, flat_start=.3 if ctc and not reader else 0., average=average)
     return dict(short_first=short_first, **{name: value for name, value in aids.items() if value})
-
-def _held_out(valid, every):
-    "What checkpoints keep of the validation"
-    return dict(valid=[_name(v) for v in valid], valid_every=every) if valid else {}
 
 # %% ../nbs/76_runs.ipynb #61b20d5c
 def run_finetuning(
@@ -441,9 +433,11 @@ def run_finetuning(
             for line in check_labels(words, max_outside): _tell(o, f'note: {line}')
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
             model, rate = _reader(start, chars, max_len, settings, o, **aids)
+            held_out = dict(valid=[_name(v) for v in valid], valid_every=valid_every) if valid else {}
             asked = _asked(o, data, rate, charset=chars.chars, max_len=max_len, from_scratch=start is None,
-                           reader=reader and _name(reader), **_held_out(valid, valid_every), **_given(settings=settings))
-            return _finetune(model, words, loader, out, validation, o, asked, data, **rate, **_gently(start))
+                           reader=reader and _name(reader), **held_out, **_given(settings=settings))
+            how = dict(rate, **_gently(start), asked=asked, loader=loader)
+            return _finetune(model, words, out, validation, o, data, **how)
 
 # %% ../nbs/76_runs.ipynb #a0f71e5b
 def find_learning_rate(

@@ -6,7 +6,7 @@
 __all__ = ['hold_memory', 'JointOptimizer', 'decays', 'is_hidden_matrix', 'make_optimizer', 'Recipe', 'lmim_recipe', 'mae_recipe',
            'usual', 'NonBlockingLearner', 'TeacherUpdate', 'Budget', 'Autocast', 'FastestCount', 'Threads',
            'compile_blocks', 'SafeStep', 'read_log', 'loss_parts', 'cls_columns', 'last_step', 'History', 'Watching',
-           'TensorBoard', 'Progress', 'Interrupt', 'accumulated', 'fit', 'following', 'pretrain', 'show_losses',
+           'RowsElsewhere', 'TensorBoard', 'Progress', 'Interrupt', 'fit', 'following', 'pretrain', 'show_losses',
            'show_runs']
 
 # %% ../nbs/41_training.ipynb #00000003
@@ -215,7 +215,7 @@ class FastestCount:
         most: int,
         again: float = 60., # seconds until they are tried again; twice as many when nothing has changed
     ):
-        self.counts = sorted({most, *(2**k for k in range(most.bit_length()) if 2**k < most)})
+        self.counts = sorted({most, *(2**k for k in range(most.bit_length()))})
         self.best, self.again, self.wait = most, again, again
         self.compare()
     def compare(self): # one thread first: if it is the fastest, little is lost
@@ -430,43 +430,51 @@ class Watching(Callback):
                           stacklevel=2)
 
 # %% ../nbs/41_training.ipynb #00000021
-class TensorBoard(Watching):
-    "The log's rows for TensorBoard as well"
-    order, run_valid, file = 51, False, None
-    def __init__(self, folder: str | Path): self.folder = Path(folder)
+class RowsElsewhere(Watching):
+    "The log's rows elsewhere as well: `begin`, `tell` them one by one, `end`"
+    order, run_valid, begun = 51, False, False
     def before_batch(self):
-        if self.file: return
-        self.n, step = len(self.history.rows), self.budget.step()   # neither is 0 when a run is resumed
+        if self.begun: return
+        self.told = len(self.history.rows)                          # not 0 when a run is resumed
+        self.begin()
+        self.begun = True
+    def after_batch(self):
+        for row in self.history.rows[self.told:]:
+            self.tell(row['step'], {name: value for name, value in row.items() if name != 'step'})
+        self.told = len(self.history.rows)
+    def after_fit(self):
+        if self.begun: self.after_batch(); self.end()
+
+# %% ../nbs/41_training.ipynb #33aa5884
+class TensorBoard(RowsElsewhere):
+    "The log's rows for TensorBoard as well"
+    def __init__(self, folder: str | Path): self.folder = Path(folder)
+    def begin(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         # PyTorch's writer leaves this to a thread, in which an error (a full disk) could not be caught
         self.file = open(self.folder / f'events.out.tfevents.{time.time():.0f}.{os.getpid()}', 'ab')
         self.record = importlib.import_module('tensorboard.summary.writer.record_writer').RecordWriter(self.file)
         self.event = importlib.import_module('tensorboard.compat.proto.event_pb2').Event
         self.add(file_version='brain.Event:2')
-        self.add(step=step + 1, session_log=dict(status='START'))   # what had come after it counts no more
+        self.add(step=self.budget.step() + 1, session_log=dict(status='START')) # what came later counts no more
     def add(self, **event):
         self.record.write(self.event(wall_time=time.time(), **event).SerializeToString())
-    def after_batch(self):
-        for row in self.history.rows[self.n:]:
-            values = [dict(tag=name, simple_value=row[name]) for name in row if name != 'step']
-            self.add(step=row['step'], summary=dict(value=values))
-        if self.n < len(self.history.rows): self.file.flush()
-        self.n = len(self.history.rows)
-    def after_fit(self):
-        if self.file: self.after_batch(); self.file.close()
+    def tell(self, step, values):
+        self.add(step=step, summary=dict(value=[dict(tag=name, simple_value=v) for name, v in values.items()]))
+        self.file.flush()
+    def end(self): self.file.close()
 
 # %% ../nbs/41_training.ipynb #00000022
 class Progress(Watching):
     "A progress bar with loss, pictures per second and time left"
     order, run_valid = 95, False
     def __init__(self, text: str = ''): self.text, self.meter = text, None
-    def before_fit(self): self.pictures, self.first, self.start = 0, None, time.monotonic()
+    def before_fit(self): self.pictures, self.start = 0, time.monotonic()
     def before_batch(self):
-        if self.first is None: self.open()
+        if not self.meter:
+            self.first, look = self.pct_train, '{desc} {percentage:3.0f}% |{bar}| {postfix}' # not 0 when resumed
+            self.meter = tqdm(total=100, desc=self.text, bar_format=look)
         self.pictures += len(self.xb[0]) * processes()
-    def open(self):
-        self.first = self.pct_train                                 # not 0 when a run is resumed
-        self.meter = tqdm(total=100, desc=self.text, bar_format='{desc} {percentage:3.0f}% |{bar}| {postfix}')
     def after_step(self):
         seconds, done = time.monotonic() - self.start, self.pct_train
         self.meter.n = int(100 * done)
@@ -505,17 +513,12 @@ class Interrupt(Callback):
         if self.ending and self.budget.between():
             raise KeyboardInterrupt(f'stopped after step {self.budget.step()}')
 
-# %% ../nbs/41_training.ipynb #0e7264bd
-def accumulated(loader, n: int) -> GradientAccumulation:
-    "fastai's callback for steps of n batches"
-    if not loader.drop_last:
-        raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
-    return GradientAccumulation(n * loader.batch_size)
-
 # %% ../nbs/41_training.ipynb #8c04884b
 def _checked(loader, minutes, steps, epochs, warmup, hold, clip, accumulate):
     "How many steps, where they are counted; ValueError for arguments of `fit` that make no sense"
     if not len(loader): raise ValueError("the loader has no batch; lower batch_size or add pictures")
+    if accumulate > 1 and not loader.drop_last:
+        raise ValueError("accumulate needs batches of one size: give the loader drop_last=True")
     if warmup + hold > 1:
         raise ValueError(f"warmup={warmup:g} and hold={hold:g}, shares of the run, are more than 1 together")
     for name, value in dict(minutes=minutes, clip=clip).items():    # "not >": nan is not
@@ -569,7 +572,7 @@ def fit(
     if compile: compile_blocks(model)
     cbs = [Autocast(), Threads(), _scheduler(opt, warmup, hold, floor), SafeStep(clip),
            Budget(minutes, steps, accumulate), history or History(), Interrupt(), *cbs]
-    if accumulate > 1: cbs.append(accumulated(loader, accumulate))
+    if accumulate > 1: cbs.append(GradientAccumulation(accumulate * loader.batch_size)) # pictures
     if bar is not None: cbs.append(Progress(bar))
     learn = NonBlockingLearner(model, loader, loss_func, opt, device, cbs)
     _run(learn)

@@ -138,12 +138,16 @@ class Marks:
 
     def __call__(self, name: str): self.marks.append((name, self.now()))
 
-    def totals(self) -> dict: # name -> what passed before the marks of that name
-        "Sums by name; the first mark is the start. Waits for the device"
+    def passed(self) -> list: # of (name, what passed before that mark); the first mark is the start
+        "Every mark's own part; waits for the device"
         if self.cuda: torch.cuda.synchronize()
+        return [(name, a.elapsed_time(b) / 1000 if self.cuda else b - a)
+                for (_, a), (name, b) in zip(self.marks, self.marks[1:])]
+
+    def totals(self) -> dict: # name -> what passed before the marks of that name
+        "Sums by name"
         sums = Counter()
-        for (_, a), (name, b) in zip(self.marks, self.marks[1:]):
-            sums[name] += a.elapsed_time(b) / 1000 if self.cuda else b - a
+        for name, amount in self.passed(): sums[name] += amount
         return dict(sums)
 
 # %% ../../nbs/44_speed.ipynb #5f76e9f9
@@ -213,6 +217,4 @@ def matrix_rate(
     a, b = torch.randn(2, n, n, device=device).to(dtype)
     mark = Marks(device)
     for _ in range(tries + 1): a @ b; mark('product')
-    mark.totals()                                                   # waits
-    pairs = [(x[1], y[1]) for x, y in zip(mark.marks, mark.marks[1:])]
-    return 2 * n**3 / min(x.elapsed_time(y) / 1000 if mark.cuda else y - x for x, y in pairs) / 1e9
+    return 2 * n**3 / min(amount for _, amount in mark.passed()) / 1e9
