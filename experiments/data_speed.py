@@ -10,7 +10,6 @@ source that repeats one picture; seconds are those to the first batch, memory is
 batches beyond the same process with a hundred thousand entries (Linux only).
 """
 import argparse
-import csv
 import io
 import os
 import subprocess
@@ -29,6 +28,7 @@ from PIL import Image
 
 from mnsp.charset import english
 from mnsp.data import Cached, WordDataset, word_loader
+from mnsp.files import write_rows
 from mnsp.lists import FolderSource, ListedSource
 from mnsp.lmdb_source import CacheSource, LmdbSource
 from mnsp.sources import open_source
@@ -169,20 +169,17 @@ def main():
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0 # seconds the library waits after a shuffled stream
-    rows = []
+    rows, columns = [], dict.fromkeys(('what', 'pictures_per_second', 'ratio', 'seconds', 'more_mb'))
     with tempfile.TemporaryDirectory() as name:
         folder, base = Path(name), None
         for what, value in rates(folder):
             base = base or value
-            rows.append(dict(what=what, pictures_per_second=round(value), ratio=round(value/base, 2)))
+            rows.append(columns | dict(what=what, pictures_per_second=round(value), ratio=round(value/base, 2)))
             print(f'{what:48}{value:12,.0f} pictures/s {value/base:8.2f} × the bare loop', flush=True)
         for what, seconds, more in sizes(folder):
-            rows.append(dict(what=what, seconds=round(seconds, 2), more_mb='' if more != more else round(more, 1)))
+            rows.append(columns | dict(what=what, seconds=round(seconds, 2), more_mb=None if more != more else round(more, 1)))
             print(f'{what:48}{seconds:12.2f} s'+(f'{more:18.1f} MB more than with {SMALL:,}' if more == more else ''), flush=True)
-    with open(Path(__file__).with_suffix('.csv'), 'w', newline='') as f:
-        writer = csv.DictWriter(f, ['what', 'pictures_per_second', 'ratio', 'seconds', 'more_mb'])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(Path(__file__).with_suffix('.csv'), rows)
 
 
 if __name__ == '__main__':

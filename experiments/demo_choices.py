@@ -6,7 +6,6 @@ A row per variant and seed goes to experiments/demo_choices.csv: words of the he
 last loss, and pictures per second. No pre-training: this is about reading from scratch.
 """
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mnsp.charset import Charset
 from mnsp.data import Cached, WordDataset, word_loader
 from mnsp.evaluate import evaluate
 from mnsp.finetune import ShortFirst, finetune, label_lengths
+from mnsp.lab.study import append_rows
 from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.synth import SynthWords, demo_world
 
@@ -61,11 +61,7 @@ def main():
         for name in args.variants:
             row = measure(name, seed, args.steps, args.words)
             print(row, flush=True)
-            new = not args.out.exists()
-            with open(args.out, 'a', newline='') as f:
-                writer = csv.DictWriter(f, row)
-                if new: writer.writeheader()
-                writer.writerow(row)
+            append_rows(args.out, [row])
 
 
 if __name__ == '__main__': main()

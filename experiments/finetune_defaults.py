@@ -7,7 +7,6 @@ photographs (or files) of --data. `mnsp finetune` is run as a user would type it
 experiments/finetune_defaults.csv: held-out words before the first step, after the last one, and of the weights that were kept.
 """
 import argparse
-import csv
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnsp.lab.study import append_rows
+from mnsp.lab.study import append_rows, read_rows
 from mnsp.sources import open_source
 from mnsp.stores import convert
 from mnsp.unions import Concat, Subset, split_source
@@ -38,15 +37,14 @@ def drawn(source, n, seed):
 def measure(command, work):
     "Validation's rows of one run of `mnsp finetune`"
     out = work/'run'
-    mnsp = [sys.executable, '-m', 'mnsp']
-    subprocess.run([*mnsp, 'finetune', '--data', work/'train', '--valid', work/'valid', '--valid-every', '100000',
-                    '--out', out, '--workers', '0', *command], check=True)
-    with open(out/'validation.csv', newline='') as f: return list(csv.DictReader(f))
+    subprocess.run([sys.executable, '-m', 'mnsp', 'finetune', '--data', work/'train', '--valid', work/'valid',
+                    '--valid-every', '100000', '--out', out, '--workers', '0', *command], check=True)
+    return read_rows(out/'validation.csv')
 
 def row_of(name, seed, start, found):
     "What is kept of a run"
-    first, last = (found[0] if found[0]['step'] == '0' else {}), found[-1]
-    best = max(reversed(found), key=lambda row: float(row['mean']))
+    first, last = (found[0] if found[0]['step'] == 0 else {}), found[-1]
+    best = max(reversed(found), key=lambda row: row['mean'])
     return dict(choice=name, start=start, steps=last['step'], seed=seed,
                 **{f'{when}_{k}': row.get(k, '') for when, row in dict(before=first, after=last, kept=best).items()
                    for k in ('exact', 'waics')}, seconds=last['seconds'])

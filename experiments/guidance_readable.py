@@ -10,7 +10,6 @@ The demo's reader knows dark, upright words alone and stumbles over whatever is 
 `--steps` it is then trained on for so many steps, on medium views of the demo's training words, and asked again.
 """
 import argparse
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from mnsp.data import Cached, WordDataset, word_loader
 from mnsp.demo import held_out_words
 from mnsp.evaluate import is_waics
+from mnsp.files import write_rows
 from mnsp.finetune import finetune
 from mnsp.guidance import GuidanceView, Strength, levels
 from mnsp.hub import load_model
@@ -84,10 +84,7 @@ def main():
     if args.steps:
         show_views_to(model, args.steps, args.training_words, args.seed)
         table += rows(model, 'shown medium views', args)
-    with open(args.out, 'w', newline='') as f:
-        writer = csv.DictWriter(f, table[0])
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(args.out, table)
 
 
 if __name__ == '__main__': main()

@@ -8,7 +8,6 @@ turns, best of several rounds, in processor time, since a machine is seldom quie
 current NumPy, so it is not timed here.)
 """
 import argparse
-import csv
 import random
 import time
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from mnsp.augment import FinetuneAugment
+from mnsp.files import write_rows
 from mnsp.guidance import Draws, GuidanceView, levels
 from mnsp.lab.speed import one_by_one
 from mnsp.machine import autocast
@@ -90,12 +90,9 @@ def main():
     rows = list(views_per_second(images, args.rounds))
     rows.append(step_share('lmim_tiny', lmim('tiny'), images[:64], 6))
     rows.append(step_share('lmim_small', lmim('small'), images[:4], 2))
-    with open(args.out, 'w', newline='') as f:
-        writer = csv.DictWriter(f, ('what', 'batch', 'images_per_s', 'ratio', 'view_share'))
-        writer.writeheader()
-        for row in rows:
-            print(row)
-            writer.writerow(row)
+    for row in rows: print(row)
+    columns = dict.fromkeys(('what', 'batch', 'images_per_s', 'ratio', 'view_share'))
+    write_rows(args.out, [columns | row for row in rows])
 
 
 if __name__ == '__main__': main()

@@ -6,7 +6,6 @@ those that are missing are left out). Below, sizes of what is downloaded or load
 package as a wheel, and with `--site docs/_build/html`, which `make docs` builds, all that the page that reads words loads.
 """
 import argparse
-import csv
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mnsp.files import write_rows
 from mnsp.graph import export_onnx
 from mnsp.pictures import packaged_weights
 from mnsp.reading import Recognizer, samples
@@ -90,7 +90,6 @@ def main():
                 for name, c in found.items()]
         rows += [dict(what=name, seconds='', megabytes=round(size, 2)) for name, size in sizes(folder, given.site).items()]
     for row in rows: print(f"{row['what']:26}{row['seconds']!s:>8} s {row['megabytes']:>8} MB")
-    with open(given.out, 'w', newline='') as f:
-        writer = csv.DictWriter(f, list(rows[0]), lineterminator='\n'); writer.writeheader(); writer.writerows(rows)
+    write_rows(given.out, rows)
 
 if __name__ == '__main__': main()

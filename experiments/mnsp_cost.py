@@ -8,7 +8,6 @@ process's own time on one thread. Rows go to experiments/mnsp_cost.csv. `guide a
 earlier run there, was a switch that commit c7069e0 had last.
 """
 import argparse
-import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from statistics import median
 
 import torch
 
+from mnsp.files import write_rows
 from mnsp.lab.speed import build, gflop
 from mnsp.machine import autocast
 from mnsp.nsp import mim_task, nsp_tasks
@@ -65,10 +65,7 @@ def main():
                          gflop_per_picture=round(counted[name], 2), gflop_to_lmim=round(counted[name] / counted['LMIM'], 3),
                          time_to_lmim=round(ratio, 3), pictures_per_second=round(per_second, 2)))
         print(rows[-1], flush=True)
-    with open(args.out, 'w', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(args.out, rows)
 
 
 if __name__ == '__main__': main()

@@ -21,6 +21,7 @@ import re
 import unicodedata
 import zlib
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -271,7 +272,7 @@ def glyph(font, char):
     v = np.asarray(im.crop(im.getbbox()).resize((16, 16)), np.float32).ravel()
     return (v-v.mean())/max(np.linalg.norm(v-v.mean()), 1e-6)
 
-def choose_fonts(run, folder, least=.5, plain=.7, per_family=4):
+def choose_fonts(run, fonts, alike=.5, plain=.7, per_family=4):
     """Fonts whose letters look like letters, into RUN/fonts.txt: mean correlation of each with its nearest likeness in
     six fonts that come with matplotlib, capitals allowed; few of a family, plain ones three times"""
     names = 'DejaVuSans DejaVuSerif DejaVuSans-BoldOblique STIXGeneral STIXGeneralItalic DejaVuSansMono'.split()
@@ -279,13 +280,13 @@ def choose_fonts(run, folder, least=.5, plain=.7, per_family=4):
     known = {Path(p).stem: ImageFont.truetype(p, 40) for p in font_files(False)}
     likenesses = {c: np.stack([glyph(known[n], d) for n in names for d in (c, c.upper())]) for c in chars}
     families, rng = {}, np.random.default_rng(0)
-    for path in sorted(Path(folder).rglob('*.[ot]tf')):
+    for path in sorted(Path(fonts).rglob('*.[ot]tf')):
         if not_text.search(path.name) or not set(map(ord, english.chars)) <= font_chars(str(path)): continue
         try: drawn = {c: glyph(ImageFont.truetype(str(path), 40), c) for c in chars}
         except OSError: continue
         score = np.mean([-1 if v is None else (likenesses[c]@v).max() for c, v in drawn.items()])
         family = re.split('[-_]|(?=Bold|Ital|Light|Medium|Regular|Black|Cond|Extra|Semi|Thin)', path.stem)[0]
-        if score >= least: families.setdefault(family, []).append([str(path)]*(3 if score > plain else 1))
+        if score >= alike: families.setdefault(family, []).append([str(path)]*(3 if score > plain else 1))
     kept = [line for files in families.values() for k in rng.permutation(len(files))[:per_family] for line in files[k]]
     (run/'fonts.txt').write_text('\n'.join(kept), encoding='utf-8')
     print(f'{len(set(kept))} fonts of {len(families)} families')
@@ -301,17 +302,19 @@ class Blanks(Source):
         picture = background((32, 128), rng.uniform(.02, .98), 0. if rng.random() < .3 else rng.uniform(0, .4), rng)
         return degrade(picture, float(rng.random() < .8), rng)
 
-def render(run, fonts, words, per_part, workers, seed=100):
+def stored(folder, workers, source, *args, **how):
+    "A cache of a source, unless it is there"
+    if not folder.exists(): print(cache(source(*args, **how), folder, (32, 128), workers), flush=True)
+
+def render(run, fonts, words, per_part, workers, first_seed=100):
     "Caches street0, street1, … of rendered words, in turn as street_world has them, rare ones as often, and codes"
     world = replace(street_world(fonts=read_fonts(fonts) if fonts else 'system'), turned=.12)
     rarer = replace(world, dictionary=200_000, common=1.)
     codes = replace(rarer, words=.35, numbers=.3, strings=.35, punctuation=.3, max_len=22)
-    if not (run/'blank0').exists(): print(cache(Blanks(max(words//30, 20)), run/'blank0', (32, 128), workers), flush=True)
+    stored(run/'blank0', workers, Blanks, max(words//30, 20))
     for k in range(-(-words//per_part)):
-        if not (run/f'street{k}').exists():
-            n = min(per_part, words-k*per_part)
-            words_of = SynthWords((world, rarer, codes)[k % 3], n, seed=seed+k)
-            print(cache(words_of, run/f'street{k}', (32, 128), workers), flush=True)
+        n = min(per_part, words-k*per_part)
+        stored(run/f'street{k}', workers, SynthWords, (world, rarer, codes)[k % 3], n, seed=first_seed+k)
 
 class Crops(Source):
     "Crops of several folders; one side of the split by CRC-32 of their file names"
@@ -332,10 +335,8 @@ class Crops(Source):
 def crops(run, data, sets):
     "Caches `real` and `valid_<set>`"
     folders = [Path(data)/s for s in sets]
-    if not (run/'real').exists(): print(cache(Crops(folders, False), run/'real'))
-    for folder in folders:
-        if not (run/f'valid_{folder.name}').exists():
-            print(cache(Crops([folder], True), run/f'valid_{folder.name}'))
+    stored(run/'real', 0, Crops, folders, False)
+    for folder in folders: stored(run/f'valid_{folder.name}', 0, Crops, [folder], True)
 
 def table(path): return [row.split('\t') for row in path.read_text(encoding='utf-8').splitlines()]
 
@@ -374,8 +375,7 @@ def more(run, data, least, own):
             readings = read_by_us(own/folder)
             sets.append((f'own_{folder}', folder, False, machine_labels(Path(data)/folder, least, readings)))
             sets.append((f'self_{folder}', folder, False, own_labels(readings, least)))
-    for name, folder, valid, texts in sets:
-        if not (run/name).exists(): print(cache(one_side(Path(data)/folder, texts, valid), run/name), flush=True)
+    for name, folder, valid, texts in sets: stored(run/name, 0, one_side, Path(data)/folder, texts, valid)
 
 def pack(run, out, megabytes, quality):
     "Caches as JPEG: `<cache>-<k>.npz` of at most so many megabytes, with the texts"
@@ -414,14 +414,14 @@ def unpack(run, out, workers):
     "Caches from what `pack` wrote"
     for name in sorted({f.stem.rsplit('-', 1)[0] for f in out.glob('*-*.npz')}):
         files = sorted(out.glob(f'{name}-*.npz'), key=lambda f: int(f.stem.rsplit('-', 1)[1]))
-        if not (run/name).exists(): print(cache(Packed(files), run/name, (32, 128), workers), flush=True)
+        stored(run/name, workers, Packed, files)
 
 # ------------------------------------------------------------------------------------------------------------- packaging
 
-def package(run, name, out, note, other):
+def package(run, name, out, note, mean_with):
     "The averaged weights in half precision, the graph that reads with them, and ten words by which they can be known again"
     recognizer = load_model(run/name/'reader', 'Recognizer')
-    if other: halfway(recognizer, starting_point(other, recognizer.cfg)) # grown, if the other has fewer blocks
+    if mean_with: halfway(recognizer, starting_point(mean_with, recognizer.cfg)) # grown, if the other has fewer blocks
     found = evaluate(recognizer.to(device).read_batch, validation_words(run), bar=False)
     print(found.table(), strengths(found.readings), sep='\n')
     steps = read_config(run/name/'reader')['steps']
@@ -448,10 +448,13 @@ def fingerprint(reader, seed=0, most=1000):
         if len(found) == 10: break
     return dict(seed=seed, words=list(found.values()), readings=list(found))
 
+steps = dict(fonts=choose_fonts, render=render, crops=crops, more=more, pretrain=pretrain, finetune=finetune, package=package,
+             pack=pack, unpack=unpack)
+
 def main(args=None):
-    "The command line"
+    "The command line: a step is told the options that it has parameters for"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('step', choices=['fonts', 'render', 'crops', 'more', 'pretrain', 'finetune', 'package', 'pack', 'unpack'])
+    parser.add_argument('step', choices=steps)
     parser.add_argument('run', type=Path, help='folder of caches, checkpoints and logs')
     parser.add_argument('--fonts', help='folder of font files, or a text file that names them; left out: the system\'s')
     parser.add_argument('--words', type=int, default=120_000, help='to render')
@@ -485,17 +488,8 @@ def main(args=None):
     a = parser.parse_args(args)
     torch.set_num_threads(a.threads)
     a.run.mkdir(parents=True, exist_ok=True)
-    steps = dict(
-        fonts=lambda: choose_fonts(a.run, a.fonts),
-        render=lambda: render(a.run, a.fonts, a.words, a.per_part, a.workers),
-        crops=lambda: crops(a.run, a.data, a.sets),
-        more=lambda: more(a.run, a.data, a.least, a.own),
-        pretrain=lambda: pretrain(a.run, a.method, a.size, a.steps, a.batch_size, a.lr, a.name or 'pretrain', a.seed,
-                                  a.start_from, a.real, a.kinds),
-        finetune=lambda: finetune(a.run, a.name or 'finetune', a.size, a.steps, a.batch_size, a.lr, a.hold, a.start_from,
-                                  a.grow, a.start, a.real, a.average, a.dropout, a.seed, a.kinds),
-        package=lambda: package(a.run, a.name or 'finetune', a.out, a.note, a.mean_with),
-        pack=lambda: pack(a.run, a.out, a.megabytes, a.quality), unpack=lambda: unpack(a.run, a.out, a.workers))
-    steps[a.step]()
+    a.name = a.name or dict(package='finetune').get(a.step, a.step)
+    step = steps[a.step]
+    step(**{name: value for name, value in vars(a).items() if name in signature(step).parameters})
 
 if __name__ == '__main__': main()

@@ -5,7 +5,6 @@ decoding, which always takes 25. Published recognisers stand beside as they were
 kind, together with the released way of decoding, which is therefore the unit of the last two columns.
 """
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from mnsp.decoding import rounded_weights
 from mnsp.encoder import EncoderConfig
+from mnsp.files import write_rows
 from mnsp.machine import autocast, has_bf16
 from mnsp.recognizer import Recognizer, RecognizerConfig, recognizer_fast, recognizer_small
 
@@ -99,10 +99,8 @@ def main():
     for r in rows:
         print(f"{r['reader']:40} {r.get('million_parameters', ''):>5} {r.get('steps', ''):>5} {r['batch_1']:8} {r['batch_32']:8} "
               f"{r['times_released_1']:6} {r['times_released_32']:6}")
-    with args.out.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, [*rows[0]], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = dict.fromkeys(rows[0])
+    write_rows(args.out, [columns | row for row in rows])
 
 
 if __name__ == "__main__": main()

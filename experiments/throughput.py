@@ -23,7 +23,6 @@ On a GPU, in calls of at most four minutes (the first steps compile; rows are ap
 Target on an H200: 4,500 pictures/s for LMIM small. The twin on a CPU: `--device cpu --sizes tiny`.
 """
 import argparse
-import csv
 import sys
 import tempfile
 import time
@@ -38,6 +37,7 @@ from torch.utils.data import RandomSampler
 
 from mnsp.data import WordDataset, word_loader
 from mnsp.lab.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
+from mnsp.lab.study import append_rows
 from mnsp.machine import this_commit
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.sources import open_source
@@ -184,15 +184,6 @@ def by_fit(method, size, args, data, arm):
                 images_per_s=round(args.batch_size / median(took), 2))
 
 
-def append(path, row):
-    "One more row, on the disk at once"
-    new = not path.exists()
-    with open(path, 'a', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, fields)
-        if new: writer.writeheader()
-        writer.writerow(row)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', default=list(methods), choices=methods)
@@ -225,7 +216,7 @@ def main():
 def finish(row, args):
     "Print a row, and keep it"
     print({k: v for k, v in row.items() if v not in (None, '')}, flush=True)
-    if not args.dry: append(args.out, row)
+    if not args.dry: append_rows(args.out, [dict.fromkeys(fields) | row])
 
 
 if __name__ == '__main__': main()

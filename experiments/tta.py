@@ -5,7 +5,6 @@ bound on the confidence per character, and one or two views: the words below the
 `waics` is the share of words that are then right, `readings` what it costs, in readings per picture.
 """
 import argparse
-import csv
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from reader import Crops
 from mnsp.data import WordDataset, word_loader
 from mnsp.decoding import framed
 from mnsp.evaluate import waics_text
+from mnsp.files import write_rows
 from mnsp.reading import Reading, Recognizer
 
 SETS = ["IIIT5K_train", "SVT_train", "IC15_train", "MLTlike_train"]
@@ -63,10 +63,7 @@ def main():
     rows = [row(labels, answers, (), 0.)] + [row(labels, answers, views, b) for views in several for b in BOUNDS]
     for r in sorted(rows, key=lambda r: -r["waics"])[:25]: print(*r.values(), sep="\t")
     print(f"{len(labels)} words")
-    with open(given.out, "w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(given.out, rows)
 
 
 if __name__ == "__main__": main()

@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from torchvision.utils import make_grid
 
 from . import hub
 from .attention import attention_maps, attention_report, attention_table, show_attention
@@ -190,11 +191,8 @@ def sample_images(dataset, n: int = 24) -> torch.Tensor: # uint8 [n, 3, H, W]
 # %% ../nbs/77_demo.ipynb #fbfd7024
 def show_sheet(images: torch.Tensor, columns: int = 6) -> plt.Figure:
     "Pictures side by side"
-    rows = -(-len(images) // columns)
-    fig, axs = plt.subplots(rows, columns, figsize=(1.27 * columns, .36 * rows), squeeze=False,
-                            layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, image in zip(axs.flat, images): ax.imshow(image.permute(1, 2, 0))
+    fig, ax = plt.subplots(figsize=(1.27 * columns, .36 * -(-len(images) // columns)), layout='constrained')
+    ax.imshow(make_grid(images, columns, pad_value=255).permute(1, 2, 0)); ax.axis('off')
     return fig
 
 # %% ../nbs/77_demo.ipynb #00000018

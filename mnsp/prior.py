@@ -46,7 +46,7 @@ def read_words(
 ) -> list: # of words
     "The words of a file"
     try:
-        with (gzip.open if str(path).endswith('.gz') else open)(path, 'rt', encoding='utf-8') as file:
+        with (gzip.open if str(path).endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig') as file:
             text = file.read(2**26 + 1)
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as e:
         raise ValueError(f"{path} is no list of words: {e}; one word a line, in UTF-8") from None

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from . import synth
 from .data import WordDataset, word_loader
 from .evaluate import Rules, english_rules
-from .guidance import Draws, filter_each, filter_kernel, frame_corners, turn, warp
+from .guidance import Draws, as_uint8, filter_each, filter_kernel, frame_corners, turn, warp
 from .labels import DataError
 from .unions import Subset
 
@@ -37,8 +37,6 @@ def evenly(most: float) -> Callable: # severity -> 0..most
 def by_factors(first: float, last: float) -> Callable: # severity -> first..last
     "Equal factors"
     return lambda severity: first * (last / first) ** severity
-
-def _to_uint8(x): return x.clamp(0, 255).add_(.5).to(torch.uint8)
 
 # %% ../nbs/63_robustness.ipynb #00000006
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ def family(
     unit: str, # of the amount
     amount: Callable, # severity 0..1 -> amount
 ) -> Callable:
-    "Turns a function of (images, amount, generator) into one of (images, severity, generator) and lists it"
+    "Turns a function of (images, amount, `Draws`) into one of (images, severity, generator) and lists it"
     def register(f):
         def apply(images, severity, generator=None):
             if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
                 raise ValueError(f"images must be uint8 [B, 3, H, W], got {images.dtype} {tuple(images.shape)}")
             if not 0 <= severity <= 1: raise ValueError(f"severity must lie in 0..1, got {severity}")
             if severity == 0 or not len(images): return images.clone()
-            return f(images, amount(severity), generator)
+            return f(images, amount(severity), Draws(len(images), generator, images.device))
         apply.__name__, apply.__doc__ = f.__name__, f.__doc__
         families[f.__name__] = Family(apply, group, amount, unit)
         return apply
@@ -71,36 +69,33 @@ def family(
 
 # %% ../nbs/63_robustness.ipynb #00000009
 @family('scale', 'px high', by_factors(32, 6))
-def scale(images, height, generator):
+def scale(images, height, draws):
     "Shrink to a height and enlarge again"
     size = images.shape[2:]
     small = [max(1, round(n * height / 32)) for n in size]
     x = F.interpolate(images.float(), small, mode='bilinear', antialias=True)
-    return _to_uint8(F.interpolate(_to_uint8(x).float(), size, mode='bicubic', align_corners=False))
+    return as_uint8(F.interpolate(as_uint8(x).float(), size, mode='bicubic', align_corners=False))
 
 # %% ../nbs/63_robustness.ipynb #e4bc7ce2
 def _view(images, corners, displacement=None):
     "What is seen in the quadrilateral, the border continued"
     none = torch.zeros(len(images), 2, 2, 2, device=images.device)
-    return _to_uint8(warp(images.float(), corners, none if displacement is None else displacement))
+    return as_uint8(warp(images.float(), corners, none if displacement is None else displacement))
 
 @family('scale', '% wide', by_factors(100, 25))
-def squeeze(images, width, generator):
+def squeeze(images, width, draws):
     "Text narrower than it should be, in the middle"
     wider = torch.tensor([100 / width, 1.], device=images.device)
     return _view(images, frame_corners(len(images), images.device) * wider)
 
 # %% ../nbs/63_robustness.ipynb #0000000d
-def _either(images, generator):
-    "+1 or -1 for every picture: [B]"
-    return Draws(len(images), generator, images.device).chance(.5) * 2. - 1
+def _either(draws): return draws.chance(.5) * 2. - 1 # for every picture +1 or -1: [B]
 
 @family('layout', '°', evenly(90))
-def rotation(images, degrees, generator):
+def rotation(images, degrees, draws):
     "Turned, either way; the frame grows"
     h, w = images.shape[2:]
-    return _view(images,
-                 turn(frame_corners(len(images), images.device), degrees * _either(images, generator), w / h))
+    return _view(images, turn(frame_corners(len(images), images.device), degrees * _either(draws), w / h))
 
 # %% ../nbs/63_robustness.ipynb #f0b4dc10
 def _arc(size, angle, device):
@@ -114,18 +109,18 @@ def _arc(size, angle, device):
     return torch.stack([x - u, y - v])
 
 @family('layout', '° of arc', evenly(150))
-def curve(images, degrees, generator):
+def curve(images, degrees, draws):
     "Baseline on an arc, bent up or down; the frame grows"
     up = _arc(tuple(images.shape[2:]), math.radians(degrees), images.device)
     down = torch.stack([up[0].flip(0), -up[1].flip(0)])
-    arcs = torch.where(_either(images, generator)[:, None, None, None] > 0, up, down)
+    arcs = torch.where(_either(draws)[:, None, None, None] > 0, up, down)
     return _view(images, frame_corners(len(images), images.device), arcs)
 
 # %% ../nbs/63_robustness.ipynb #df136f6f
 @family('layout', '% far side', by_factors(100, 25))
-def perspective(images, share, generator):
+def perspective(images, share, draws):
     "One of the four sides is farther away; the frame grows"
-    side = Draws(len(images), generator, images.device).uniform(0, 4).floor()[:, None]
+    side = draws.uniform(0, 4).floor()[:, None]
     i = torch.arange(4, device=images.device)                    # corners from top left, clockwise
     far = (i == side) | (i == (side + 1) % 4)                    # sides top, right, bottom, left
     grown = torch.where(far, 100 / share, 1.)
@@ -135,34 +130,32 @@ def perspective(images, share, generator):
 
 # %% ../nbs/63_robustness.ipynb #00000013
 @family('look', '% hidden', evenly(40))
-def occlusion(images, area, generator):
+def occlusion(images, area, draws):
     "A box of the picture's mean colour and shape, anywhere"
     (h, w), share = images.shape[2:], math.sqrt(area / 100)
-    corner = Draws(len(images), generator, images.device).uniform(0, 1 - share, (2,))
+    corner = draws.uniform(0, 1 - share, (2,))
     y, x = [(torch.arange(n, device=images.device) + .5) / n for n in (h, w)]
     rows, cols = [(at >= c[:, None]) & (at < c[:, None] + share) for at, c in zip((y, x), corner.unbind(1))]
     hidden = (rows[:, :, None] & cols[:, None])[:, None]
-    return torch.where(hidden, _to_uint8(images.float().mean((2, 3), keepdim=True)), images)
+    return torch.where(hidden, as_uint8(images.float().mean((2, 3), keepdim=True)), images)
 
 # %% ../nbs/63_robustness.ipynb #9dd3c535
 @family('look', 'px σ', evenly(3))
-def blur(images, sigma, generator):
+def blur(images, sigma, draws):
     "Gaussian blur"
     sigma = torch.full((len(images),), sigma * images.shape[2] / 32, device=images.device)
-    return _to_uint8(filter_each(images.float(),
+    return as_uint8(filter_each(images.float(),
                                  filter_kernel(sigma, sigma * 0, math.ceil(3 * sigma[0].item()))))
 
 # %% ../nbs/63_robustness.ipynb #b7eecb25
 @family('look', 'grey levels σ', evenly(80))
-def noise(images, sigma, generator):
+def noise(images, sigma, draws):
     "Gaussian noise, each colour for itself"
-    device = generator.device if generator else images.device
-    drawn = torch.randn(images.shape, generator=generator, device=device).to(images.device)
-    return _to_uint8(images + sigma * drawn)
+    return as_uint8(images + sigma * torch.randn(images.shape, **draws.options).to(images.device))
 
 # %% ../nbs/63_robustness.ipynb #635295f3
 @family('look', 'quality', by_factors(75, 5))
-def jpeg(images, quality, generator):
+def jpeg(images, quality, draws):
     "JPEG and back (Pillow's codec, picture by picture)"
     pictures = [Image.fromarray(x.numpy()) for x in images.permute(0, 2, 3, 1).cpu()]
     coded = np.stack([np.asarray(synth.jpeg(picture, round(quality))) for picture in pictures])
@@ -170,10 +163,10 @@ def jpeg(images, quality, generator):
 
 # %% ../nbs/63_robustness.ipynb #e9ce1db1
 @family('look', '% contrast', by_factors(100, 5))
-def contrast(images, percent, generator):
+def contrast(images, percent, draws):
     "Everything closer to the mean grey"
     mean = images.float().mean((1, 2, 3), keepdim=True)
-    return _to_uint8(mean + percent / 100 * (images - mean))
+    return as_uint8(mean + percent / 100 * (images - mean))
 
 # %% ../nbs/63_robustness.ipynb #00000016
 def corrupt(
@@ -218,13 +211,10 @@ class Robustness:
     seed: int
     metric: str = 'waics'
 
-    def relative(self, name: str) -> float: # percent of the clean accuracy; nan if that is 0
-        "The number of a family"
-        return 100 * sum(self.curves[name]) / len(self.severities) / self.clean if self.clean else math.nan
-
     @property
-    def numbers(self) -> dict: # family -> percent
-        return {name: self.relative(name) for name in self.curves}
+    def numbers(self) -> dict: # family -> percent of the clean accuracy; nan if that is 0
+        return {name: 100 * sum(curve) / len(self.severities) / self.clean if self.clean else math.nan
+                for name, curve in self.curves.items()}
 
 # %% ../nbs/63_robustness.ipynb #7022d0b3
 @patch(as_prop=True)
@@ -264,7 +254,7 @@ def table(self:Robustness) -> str: # two lines per family: accuracies, and the a
     lines = [f"{'':12} {'as is':>6}" + ''.join(f'{s:7g}' for s in self.severities) + '  relative']
     for name, curve in self.curves.items():
         lines.append(f'{name:12} {self.clean:6.1f}' + ''.join(f'{v:7.1f}' for v in curve)
-                     + f'  {number(self.relative(name))}')
+                     + f'  {number(self.numbers[name])}')
         f = families[name]
         lines.append(f"{'':12} {'':6}" + ''.join(f'{f.amount(s):7.3g}' for s in self.severities) + f'  {f.unit}')
     lines += [f"{'group ' + g:12} {'':6}{'':{7 * len(self.severities)}}  {number(v)}" for g, v in self.groups.items()]

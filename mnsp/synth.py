@@ -538,10 +538,7 @@ class SynthWords:
     def __len__(self): return self.n
     def name(self, i): return f'word-{self.seed}-{self._at(i):09d}'
     def label(self, i): return draw_text(self.words, self._rng(i))
-
-    def __getitem__(self, i):
-        image, text, _ = self.render(i)
-        return image, text
+    def __getitem__(self, i): return self.render(i)[:2]
 
     def _at(self, i):
         if not -self.n <= i < self.n:

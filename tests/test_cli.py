@@ -503,7 +503,7 @@ def test_read_many(tmp_path, trained):
 
 def test_read_with_the_packaged_weights_and_a_lexicon(words, tmp_path):
     lexicon = tmp_path / 'words.txt'
-    lexicon.write_text('One\ntwo\n', encoding='utf-8')
+    lexicon.write_text('One\ntwo\n', encoding='utf-8-sig')
     code, stdout, stderr = run('read', words / '0.png', words / '1.png', '--lexicon', lexicon)
     assert code == 0, stderr
     assert {line.split('\t')[1] for line in stdout.splitlines()} <= {'One', 'two'}

@@ -72,7 +72,7 @@ def test_numbers_by_hand():
     assert result.groups == {'scale': 75, 'layout': 25}
     assert Robustness.from_dict(json.loads(json.dumps(result.to_dict()))) == result
     assert '100 * mean accuracy over severities 0.5, 1 / accuracy at 0' in result.table()
-    assert math.isnan(Robustness(0., [1.], {'scale': [0.]}, 1, 0).relative('scale'))
+    assert math.isnan(Robustness(0., [1.], {'scale': [0.]}, 1, 0).numbers['scale'])
 
 
 def test_results_measured_differently_are_not_compared():

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'ColumnReader', 'encode_all', 'frozen_probe', 'grade', 'tuned_probe',
            'Arm', 'start_from', 'pretrain_arm', 'kept_or_pretrained', 'scale_retrieval', 'across_scales', 'look_at',
-           'corrupted', 'probe', 'measure', 'read_rows', 'append_rows', 'same_budget', 'compare', 'spread_over_seeds',
-           'paired', 'comparison_command', 'show_comparison']
+           'probe', 'measure', 'read_rows', 'append_rows', 'same_budget', 'compare', 'spread_over_seeds', 'paired',
+           'comparison_command', 'show_comparison']
 
 # %% ../../nbs/80_study.ipynb #00000003
 import argparse
@@ -357,12 +357,6 @@ def look_at(
                 for figure in ('text_ratio', 'entropy_relative', 'reach') for block in report['layers']}
     return row
 
-# %% ../../nbs/80_study.ipynb #c4333e86
-def corrupted(reader: ColumnReader, data: StudyData, names: tuple) -> dict: # family -> percent
-    "Edit similarity on corrupted pictures of the held-out words"
-    words = data.held_out['']
-    return {name: grade(reader, words, data.max_len, corrupt(words.images, name, .3))['ned'] for name in names}
-
 # %% ../../nbs/80_study.ipynb #a49c861a
 def probe(
     encoder: Encoder, # of one scale
@@ -381,7 +375,9 @@ def probe(
                 row |= {'_'.join(filter(None, (kind, k + few, name))): v
                         for k, v in grade(reader, held, data.max_len).items()}
         if share == max(study.shares):
-            row |= {f'tuned_ned_{k}': v for k, v in corrupted(reader, data, study.corruptions).items()}
+            rendered = data.held_out['']
+            row |= {f'tuned_ned_{k}': grade(reader, rendered, data.max_len, corrupt(rendered.images, k, .3))['ned']
+                    for k in study.corruptions}
     return row
 
 # %% ../../nbs/80_study.ipynb #000000123
