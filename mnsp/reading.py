@@ -22,11 +22,11 @@ from PIL import Image
 from torch import nn
 
 from . import hub
-from .decoding import decodes_otherwise, decoding, repeated
+from .decoding import decodes_otherwise, decoding, filled_up, picked, repeated
 from .lines import turned, turned_point
 from .pictures import (Reading, lexicon_rows, packaged_weights, read_one_or_many, read_pictures, to_picture,
                            view_readings)
-from .prior import WordPrior
+from .prior import WordPrior, unless_lexicon
 from .recognizer import Recognizer
 
 # %% ../nbs/72_reading.ipynb #00000016
@@ -66,50 +66,46 @@ def centres(
 
 # %% ../nbs/72_reading.ipynb #0000001b
 @patch
-def _attend(self:Recognizer, pictures, ids): # -> logits and attention of the rows' own length
-    "`attend` with rows of few lengths, for the same reason as `next_size`"
-    if decodes_otherwise(self) and type(self).attend is Recognizer.attend: # nobody knows where it looked
-        n = 1 + math.prod(self.cfg.encoder.grid())
-        return self.predict(pictures, ids), torch.full((*ids.shape, n), 1 / n, device=ids.device)
-    length = ids.shape[1]
-    more = min(-length % 8, self.cfg.max_len - length)
-    return [x[:, :length] for x in self.attend(pictures, F.pad(ids, (0, more), value=self.charset.pad))]
+def _attend(self:Recognizer, pictures, ids): # -> logits and attention
+    "`attend`, if it is known where the decoder looked"
+    if not decodes_otherwise(self) or type(self).attend is not Recognizer.attend: return self.attend(pictures, ids)
+    n = 1 + math.prod(self.cfg.encoder.grid())
+    return self.predict(pictures, ids), torch.full((*ids.shape, n), 1 / n, device=ids.device)
 
 @patch
 @torch.inference_mode()
 def _write(self:Recognizer,
-    images: torch.Tensor, # uint8 [B, 3, H, W]
+    pictures: list, # from `glance`
     beams: int,
-    words: torch.Tensor | None, # [W, T] ids of a lexicon
+    words: torch.Tensor | None, # [W, L] ids of a lexicon
     n: int = 1, # readings of every picture, likeliest first
-) -> tuple: # ids [B·n, T], probabilities [B·n, T], attention [B·n, T, N]
+) -> tuple: # ids [B·n, L], probabilities [B·n, L], attention [B·n, L, N]; L is max_len
     "Ids of every picture, with their probabilities and where each was seen"
-    pictures = self.glance(images)
     with decoding(device := pictures[0][0].device):
         if words is not None: ids = words.to(device)[self.score_words(pictures, words).argmax(1)]
         elif max(beams, n) > 1: ids = self.beam_search(pictures, max(beams, n))[0][:, :n].flatten(0, 1)
         else: ids = self.spell(pictures)[0]
+        ids = F.pad(ids, (0, self.cfg.max_len - ids.shape[1]), value=self.charset.pad) # batches of few shapes, as in `glance`
         logits, looks = self._attend(repeated(pictures, n), ids)
     chosen = logits.float().softmax(-1).gather(2, ids[..., None])[..., 0]
-    answers = ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
-    return tuple(x[:len(images) * n] for x in answers)
+    return ids, self.until_end(ids, chosen, 1.), looks[..., 1:].float()
 
 # %% ../nbs/72_reading.ipynb #194f533c
 @patch
 @torch.inference_mode()
-def _write_surely(self:Recognizer, images, beams, words, tta, prior): # as `_write`
-    "The same, unsure words read again; attention is always that to the picture as it was"
-    was, _, looks = first = self._write(images, beams, words)
-    def write(x, n): return (first if x is images else self._write(x, beams, words, n))[:2]
-    ids, probs = self.surest(images, write, prior, tta)
-    longer = ids.shape[1] - was.shape[1]
-    was, looks = F.pad(was, (0, longer), value=self.charset.pad), F.pad(looks, (0, 0, 0, longer))
-    other = (ids != was).any(1).nonzero()[:, 0]
+def _write_surely(self:Recognizer, images, beams, words, tta, prior): # -> arrays, and attention as a tensor
+    "The same of every picture, unsure words read again; attention is always that to the picture as it was"
+    pictures = self.glance(images)
+    ids, probs, looks = (x[:len(images)] for x in self._write(pictures, beams, words))
+    was = ids.numpy(force=True).copy()
+    def write(pictures, n): return self._write(pictures, beams, words, n)
+    ids, probs = self.surest(images, pictures, [ids, probs], write, prior, tta)
+    other = torch.from_numpy((ids != was).any(1)).nonzero()[:, 0]
     if len(other):
-        pictures = self.glance(images[other.to(images.device)])
-        rows = torch.arange(len(pictures[0][0]), device=ids.device).clamp(max=len(other) - 1)
-        with decoding(ids.device): looked = self._attend(pictures, ids[other][rows])[1]
-        looks[other] = looked[:len(other), :, 1:].float()
+        rows = filled_up(other)
+        with decoding(looks.device):
+            looked = self._attend(picked(pictures, rows), torch.from_numpy(ids)[rows].to(looks.device))[1]
+        looks[other.to(looks.device)] = looked[:len(other), :, 1:].float()
     return ids, probs, looks
 
 # %% ../nbs/72_reading.ipynb #f71ab44c
@@ -118,8 +114,7 @@ def _read_views(self:Recognizer, images, views, beams, words, *again): # -> list
     "What is in every view"
     was_training = self.training
     self.eval()
-    images = torch.from_numpy(images)
-    ids, probs, looks = self._write_surely(images, beams, words, *again) if any(again) else self._write(images, beams, words)
+    ids, probs, looks = self._write_surely(torch.from_numpy(images), beams, words, *again)
     self.train(was_training)
     grid = self.cfg.encoder.grid()
     return view_readings(self.charset, views, ids.tolist(), probs.tolist(), centres(looks, grid).tolist(),
@@ -149,7 +144,8 @@ def read_each(self:Recognizer,
     if batch_size < 1 or beams < 1:
         raise ValueError(f"batch_size={batch_size}, beams={beams}: both must be at least 1")
     words = None if lexicon is None else self._lexicon_ids(lexicon)
-    prior = None if lexicon is not None else self.prior if prior is True else prior or None
+    prior = unless_lexicon(prior, lexicon)
+    if prior is True: prior = self.prior
     def read_views(images, views): return self._read_views(images, views, beams, words, tta, prior)
     return read_pictures(pictures, self.cfg, read_views,
                          batch_size, tall, long if words is None else float('inf'), attention, urls)
