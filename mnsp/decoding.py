@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .machine import at_most_threads, autocast, has_bf16, threads_that_pay
-from .prior import sureness, surest
+from .prior import sureness, read_again
 from .recognizer import Recognizer
 
 # %% ../nbs/51_decoding.ipynb #00000016
@@ -230,7 +230,7 @@ def surest(self:Recognizer,
         return [x[:n * len(which)].numpy(force=True) for x in write(seen, n)[:2]]
     found = [x.numpy(force=True) for x in found]
     unsure = np.flatnonzero(sureness(*found, self.charset) < unsure_below)
-    return surest(found, unsure, again, self.charset, dict(tta_crops=tta_crops, candidates=candidates), prior, tta)
+    return read_again(found, unsure, again, self.charset, dict(tta_crops=tta_crops, candidates=candidates), prior, tta)
 
 # %% ../nbs/51_decoding.ipynb #b0000009
 @patch

@@ -20,7 +20,7 @@ from PIL import Image
 
 from .charset import Charset
 from .pictures import lexicon_rows, packaged_weights, read_one_or_many, read_pictures, view_readings
-from .prior import WordPrior, read_words, sureness, surest, unless_lexicon
+from .prior import WordPrior, read_words, sureness, read_again, unless_lexicon
 
 # %% ../nbs/74_onnx.ipynb #bc8c94e2
 def _session(path, threads): # -> onnxruntime's `InferenceSession`
@@ -124,7 +124,7 @@ def _write_surely(self:OnnxReader, images, words, tta, prior): # as `_write`; `p
     if prior is True: prior = len(unsure) and self.prior            # only now: a list takes a moment to open
     if prior and 'candidates' not in self.how:
         raise ValueError(f"{self.path} was written by an earlier version, without beams: export it again")
-    return surest(found, unsure, again, self.charset, self.how, prior, tta)
+    return read_again(found, unsure, again, self.charset, self.how, prior, tta)
 
 # %% ../nbs/74_onnx.ipynb #e6116f59
 @patch
