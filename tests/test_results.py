@@ -127,6 +127,25 @@ def test_what_the_method_section_says_of_the_study(root, rows):
         assert gap > 8 and seeds == 2
 
 
+def test_what_the_method_section_says_of_the_larger_network(root, rows):
+    text, full, none = (root/'README.md').read_text(encoding='utf-8'), rows('mnsp_trial_full'), rows('mnsp_trial')
+    assert {r['steps'] for r in full} == {1800}
+    (gap, error, seeds), (few, few_error, _) = (paired(full, figure, 'MAE')['MNSP']
+                                                for figure in ('tuned_ned_crops', 'tuned_ned_10_crops'))
+    assert (f'after 1,800 by {gap:.1f} ± {error:.1f} with all labels and {few:.1f} ± {few_error:.1f} with a tenth' in text)
+    assert seeds == 3
+    long = [dict(r, arm='MAE, less time') for r in rows('mnsp_trial_long')]
+    assert paired(full + long, 'tuned_ned_crops', 'MNSP')['MAE, less time'][0] > 1
+    assert all(r['pretrain_seconds'] > long[0]['pretrain_seconds'] for r in full if r['arm'] == 'MNSP')
+    naive, error, seeds = paired(full, 'tuned_ned_crops', 'MAE')['NSP only, unguided']
+    assert f"reads {-naive:.1f}{f' ± {error:.1f}' if seeds > 1 else ''} points less than MAE" in text
+    def mean(rows, arm): return spread_over_seeds(rows, 'tuned_ned_10_crops')[arm][0]
+    assert mean(full, 'NSP only, unguided') < mean(none, 'no pre-training') < mean(full, 'MIM + NSP, unguided')
+    for block in 3, 4:
+        even = spread_over_seeds(full, f'patch_entropy_relative_{block}')
+        assert even['NSP only, unguided'][0] > .95 > max(even[arm][0] for arm in ('MAE', 'MIM + NSP, unguided', 'MNSP'))
+
+
 def test_demo(results, root):
     runs = json.loads((root/'experiments'/'demo_runs.json').read_text(encoding='utf-8'))
     read = [f"{run['evaluation']['sets']['rendered']['waics']:.1f}" for run in runs.values()]
