@@ -50,12 +50,13 @@ class OnnxReader:
         self.path, self.cfg = path, json.loads(about['mnsp'], object_hook=lambda d: SimpleNamespace(**d))
         self.cfg.encoder.img_size = tuple(self.cfg.encoder.img_size)
         self.charset = Charset(self.cfg.charset, self.cfg.shared_mark)
-        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below, candidates
+        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below, candidates, words
         self.note = self.how.get('note', '')
 
     @cached_property
     def prior(self): # `WordPrior` or None; in the file, or beside it
         "What words are worth, if the reader came with a list of them"
+        if not self.how.get('words', True): return None             # once it was not said
         words = self.session.get_modelmeta().custom_metadata_map.get('mnsp_words', '').splitlines()
         beside = Path(self.path).with_name('words.txt.gz')
         if not words and Path(self.path).name == 'graph.onnx' and beside.exists(): words = read_words(beside)
