@@ -755,6 +755,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mnsp.lab.study.read_rows': ('study.html#read_rows', 'mnsp/lab/study.py'),
                                 'mnsp.lab.study.same_budget': ('study.html#same_budget', 'mnsp/lab/study.py'),
                                 'mnsp.lab.study.scale_retrieval': ('study.html#scale_retrieval', 'mnsp/lab/study.py'),
+                                'mnsp.lab.study.script_options': ('study.html#script_options', 'mnsp/lab/study.py'),
                                 'mnsp.lab.study.show_comparison': ('study.html#show_comparison', 'mnsp/lab/study.py'),
                                 'mnsp.lab.study.some_of': ('study.html#some_of', 'mnsp/lab/study.py'),
                                 'mnsp.lab.study.spread_over_seeds': ('study.html#spread_over_seeds', 'mnsp/lab/study.py'),
