@@ -19,7 +19,6 @@ guided decoders of one block; the command that ends a row, with the script of th
 Switches that lost are gone after commit c7069e0, the last that can measure the rows of `gone` again.
 """
 from dataclasses import replace
-from pathlib import Path
 
 from mnsp.lab.study import Arm, Study, comparison_command
 from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
@@ -88,4 +87,4 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets, every_block=True, curves=True)
+    comparison_command(arms, __doc__, __file__, budgets, every_block=True, curves=True)

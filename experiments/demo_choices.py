@@ -5,9 +5,7 @@
 A row per variant and seed goes to experiments/demo_choices.csv: words of the held-out set read (WAICS, percent), the
 last loss, and pictures per second. No pre-training: this is about reading from scratch.
 """
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -15,7 +13,7 @@ from mnsp.charset import Charset
 from mnsp.data import Cached, WordDataset, word_loader
 from mnsp.evaluate import evaluate
 from mnsp.finetune import ShortFirst, finetune, label_lengths
-from mnsp.lab.study import append_rows
+from mnsp.lab.study import append_rows, script_options
 from mnsp.recognizer import Recognizer, recognizer_tiny
 from mnsp.synth import SynthWords, demo_world
 
@@ -50,12 +48,11 @@ def measure(name, seed, steps, words):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--words', type=int, default=20_000, help='rendered for training')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--variants', nargs='+', choices=variants, default=list(variants))
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     args = parser.parse_args()
     for seed in args.seeds:
         for name in args.variants:

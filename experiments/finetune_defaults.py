@@ -6,7 +6,6 @@ For each seed 545 labelled words are drawn for training and 300 for validation, 
 photographs (or files) of --data. `mnsp finetune` is run as a user would type it, once for each choice. A row per seed goes to
 experiments/finetune_defaults.csv: held-out words before the first step, after the last one, and of the weights that were kept.
 """
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnsp.lab.study import append_rows, read_rows
+from mnsp.lab.study import append_rows, read_rows, script_options
 from mnsp.sources import open_source
 from mnsp.stores import convert
 from mnsp.unions import Concat, Subset, split_source
@@ -50,7 +49,7 @@ def row_of(name, seed, start, found):
                    for k in ('exact', 'waics')}, seconds=last['seconds'])
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--data', required=True, help='labelled set to draw words from')
     parser.add_argument('--valid', nargs='+', help='sets to draw held-out words from')
     parser.add_argument('--steps', type=int, default=150)
@@ -61,7 +60,6 @@ def main():
     parser.add_argument('--held-out', type=int, default=300)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--choices', nargs='+', choices=choices, default=list(choices))
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     a = parser.parse_args()
     begin = ['--reader', a.reader] if a.reader else ['--encoder', a.encoder] if a.encoder else []
     train, valid = open_source(a.data), Concat([open_source(p) for p in a.valid or [a.data]])

@@ -7,7 +7,6 @@ there are not measured again. All arms of a seed see the same pictures for the s
 the features of the same frozen MAE. The notebook nbs/experiments/first_evidence.ipynb reads the rows.
 """
 from dataclasses import replace
-from pathlib import Path
 
 from ablation import halves
 
@@ -25,5 +24,5 @@ def arms(size):
 
 
 if __name__ == '__main__': # decoders, tasks and the probe are as they were when the rows were measured
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), dict(cpu=Study(flat_start=0.)),
+    comparison_command(arms, __doc__, __file__, dict(cpu=Study(flat_start=0.)),
                        every_block=True)

@@ -9,9 +9,7 @@ Held-out rendered words of the demo, as they are and as views; a row each goes t
 The demo's reader knows dark, upright words alone and stumbles over whatever is new to it, readable or not. So with
 `--steps` it is then trained on for so many steps, on medium views of the demo's training words, and asked again.
 """
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -22,6 +20,7 @@ from mnsp.files import write_rows
 from mnsp.finetune import finetune
 from mnsp.guidance import GuidanceView, Strength, levels
 from mnsp.hub import load_model
+from mnsp.lab.study import script_options
 from mnsp.synth import SynthWords, demo_world
 
 medium = levels['medium']
@@ -71,13 +70,12 @@ def rows(model, reader, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--weights', required=True, help='folder of a recogniser, as `mnsp demo` writes it')
     parser.add_argument('--steps', type=int, default=0, help='to train it on, on medium views, before it is asked again')
     parser.add_argument('--words', type=int, default=1000, help='held-out words to read')
     parser.add_argument('--training-words', type=int, default=20_000)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     args = parser.parse_args()
     model = load_model(args.weights, 'Recognizer')
     table = [*rows(model, 'demo', args)]

@@ -7,11 +7,9 @@ turns, best of several rounds, in processor time, since a machine is seldom quie
 (The imgaug pipeline of LMIM's release made 160 images/s on one core, measured elsewhere: imgaug does not run on
 current NumPy, so it is not timed here.)
 """
-import argparse
 import random
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from mnsp.augment import FinetuneAugment
 from mnsp.files import write_rows
 from mnsp.guidance import Draws, GuidanceView, levels
 from mnsp.lab.speed import one_by_one
+from mnsp.lab.study import script_options
 from mnsp.machine import autocast
 from mnsp.pretrain import Pretrainer, lmim
 from mnsp.synth import SynthWords, varied_world
@@ -79,9 +78,8 @@ def step_share(name, cfg, images, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--rounds', type=int, default=12)
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     args = parser.parse_args()
     torch.set_num_threads(1)
     random.seed(0)

@@ -7,10 +7,8 @@ all labels. They read the crops shrunk to 8 to 24 pixels of height and enlarged 
 words in one frame, and under the layout families of the robustness room at severities .2 to 1 (rotation at 1 is vertical
 text): a row each. The frame has 32 pixels, so a word of 64 is read as one of 32 is.
 """
-import argparse
 import math
 import shlex
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +17,17 @@ from mnsp_trial import arms, budgets
 
 from mnsp.evaluate import score, waics_text
 from mnsp.guidance import as_uint8, frame_corners, warp
-from mnsp.lab.study import Arm, StudyData, _asked, append_rows, frozen_probe, kept_or_pretrained, read_rows, tuned_probe
+from mnsp.lab.study import (
+    Arm,
+    StudyData,
+    _asked,
+    append_rows,
+    frozen_probe,
+    kept_or_pretrained,
+    read_rows,
+    script_options,
+    tuned_probe,
+)
 from mnsp.machine import default_device, this_commit
 from mnsp.robustness import corrupt, families
 from mnsp.sources import open_source
@@ -47,12 +55,11 @@ def read(reader, images): return [t for x in images.split(256) for t in reader.t
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--data', nargs='+', required=True, help='as for mnsp_trial.py')
     parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
     parser.add_argument('--arms', nargs='+', default=['MAE', 'LMIM', 'NSP only, unguided', 'MIM + NSP, unguided', 'MNSP'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     torch.set_num_threads(1)
     study, device = budgets['full'], default_device()

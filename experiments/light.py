@@ -5,7 +5,6 @@ interleaved rounds, on one core. Commands of ours, and readers that people insta
 those that are missing are left out). Below, sizes of what is downloaded or loaded: the weights, the exported reader, this
 package as a wheel, and with `--site docs/_build/html`, which `make docs` builds, all that the page that reads words loads.
 """
-import argparse
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from mnsp.files import write_rows
 from mnsp.graph import export_onnx
+from mnsp.lab.study import script_options
 from mnsp.pictures import packaged_weights
 from mnsp.reading import Recognizer, samples
 
@@ -71,11 +71,10 @@ def sizes(folder, site):
     return {name: sum(file.stat().st_size for file in some)/1e6 for name, some in files.items()}
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('envs', type=Path, nargs='?', default=Path('envs'))
     parser.add_argument('--site', type=Path, help="folder of the built site; left out: the page is not measured")
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS='1')
     if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

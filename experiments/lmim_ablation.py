@@ -7,7 +7,6 @@ run can be stopped and continued. All arms of a seed see the same pictures for t
 teacher share one MAE, trained for as many steps before. The notebook nbs/experiments/lmim_ablation.ipynb reads the rows.
 """
 from dataclasses import replace
-from pathlib import Path
 
 from mnsp.lab.study import Study, comparison_command
 from mnsp.pretrain import lmim, mae
@@ -37,4 +36,4 @@ def arms(size):
 
 
 if __name__ == '__main__': # the decoders above and the probe here are as they were when the rows were measured
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), dict(cpu=Study(flat_start=0.)))
+    comparison_command(arms, __doc__, __file__, dict(cpu=Study(flat_start=0.)))

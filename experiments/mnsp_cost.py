@@ -7,16 +7,15 @@ method once, and ratios are taken within a round, so that a busy machine disturb
 process's own time on one thread. Rows go to experiments/mnsp_cost.csv. `guide at the finest scale alone`, a row of an
 earlier run there, was a switch that commit c7069e0 had last.
 """
-import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 
 import torch
 
 from mnsp.files import write_rows
 from mnsp.lab.speed import build, gflop
+from mnsp.lab.study import script_options
 from mnsp.machine import autocast
 from mnsp.nsp import mim_task, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
@@ -42,12 +41,11 @@ def seconds(model, images):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--size', default='small')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     args = parser.parse_args()
     if args.device == 'cpu': torch.set_num_threads(1)
     images = torch.randint(0, 256, (args.batch_size, 3, 32, 128), dtype=torch.uint8, device=args.device)

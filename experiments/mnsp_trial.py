@@ -17,7 +17,6 @@ picture alone. `across views`: the coarse picture is the guide's, in place of th
 like the word's own picture among `found_among`: read enlarged, or, `native`, by the pass of that scale.
 """
 from dataclasses import replace
-from pathlib import Path
 
 from mnsp.lab.study import Arm, Study, comparison_command
 from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
@@ -66,5 +65,5 @@ def arms(size):
 
 
 if __name__ == '__main__':
-    comparison_command(arms, __doc__, Path(__file__).with_suffix('.csv'), budgets, every_block=True, curves=True,
+    comparison_command(arms, __doc__, __file__, budgets, every_block=True, curves=True,
                        scales=True)

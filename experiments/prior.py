@@ -6,7 +6,6 @@ RUN is a folder of reader.py, of which the validation words are read (RUN/valid_
 strings of random characters. Each row is one way to read all of them: so many words of the list, their weight, with
 test-time augmentation or without. `waics` and `exact` are in percent, `exact` of the sets whose labels have case and marks.
 """
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from reader import plain, validation_words
 
 from mnsp.evaluate import score
-from mnsp.lab.study import append_rows
+from mnsp.lab.study import append_rows, script_options
 from mnsp.prior import WordPrior, frequent_words
 from mnsp.recognizer import Recognizer
 from mnsp.synth import SynthWords, street_world
@@ -45,9 +44,8 @@ def row(reader, sets, codes, words, weight, tta):
                 codes=round(score(*read(reader, codes, words, weight, tta))['waics'], 2))
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('run', type=Path, help='folder of reader.py with validation words')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     torch.set_num_threads(1)
     reader, frequent = Recognizer.from_pretrained(), frequent_words(120_000)

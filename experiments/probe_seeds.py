@@ -6,7 +6,6 @@ Writes experiments/probe_seeds.csv: for each of the six encoders that the study 
 pre-trained on photographs, seed 2), each seed of the head and each flat start, edit similarity and WAICS of rendered
 words it has not seen.
 """
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 
 from mnsp.encoder import Encoder
 from mnsp.files import write_rows
-from mnsp.lab.study import StudyData, frozen_probe, grade
+from mnsp.lab.study import StudyData, frozen_probe, grade, script_options
 from mnsp.machine import this_commit
 
 here = Path(__file__).parent
@@ -33,10 +32,9 @@ def kept_encoders():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--probe-steps', type=int, default=budgets['cpu'].probe_steps)
-    parser.add_argument('--out', type=Path, default=here / 'probe_seeds.csv')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

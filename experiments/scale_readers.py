@@ -9,11 +9,9 @@ fits (the smallest at least as high as the crop); and coarse first, at the fines
 coarse reading's columns is below a bound. `seconds` is what 1,000 words take on one core in batches of 32, the fastest of
 five interleaved rounds; a word that is read twice pays twice.
 """
-import argparse
 import shlex
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +30,7 @@ from mnsp.lab.study import (
     frozen_probe,
     kept_or_pretrained,
     read_rows,
+    script_options,
     tuned_probe,
 )
 from mnsp.machine import autocast, default_device, this_commit
@@ -106,14 +105,13 @@ def rows_of(reader, words, high):
                        ned=round(right['ned'], 2), seconds=round(float(seconds[chosen].mean()), 3))
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--data', nargs='+', required=True, help='as for mnsp_trial.py')
     parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
     parser.add_argument('--arms', nargs='+', default=['no pre-training', 'MAE', 'MIM + NSP, unguided', 'MNSP'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--budget', choices=['screen', 'full'], default='screen', help='of the pre-training that is kept')
     parser.add_argument('--steps', type=int, default=800, help='of fine-tuning')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     torch.set_num_threads(1)
     study, device = budgets[given.budget], default_device()

@@ -8,7 +8,6 @@ fine-tuning starts from the packaged reader and takes equally many steps; `mnsp 
 from .9. `all labelled` is what labels for all pictures would have given. `from nothing`: a small encoder is pre-trained on all
 pictures, and learns to read from the 200 labels alone.
 """
-import argparse
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from mnsp.evaluate import evaluate
 from mnsp.images import Source
-from mnsp.lab.study import append_rows
+from mnsp.lab.study import append_rows, script_options
 from mnsp.reading import Recognizer, packaged_weights
 from mnsp.sources import open_source
 from mnsp.stores import convert
@@ -91,10 +90,9 @@ def stages(steps, seed):
     yield 'from nothing', finetuned('scratch', 'few', start=('--encoder', 'pretrained/encoder')), 200
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     parser.add_argument('--steps', type=int, default=600)
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     given = parser.parse_args()
     given.out = given.out.resolve()
     test = Packages(400, seed=9)

@@ -8,7 +8,6 @@ pre-trained on photographs, seed 2) and one without pre-training, and each seed 
 what the study's small reader makes of held-out crops and of each test set, with the labels, heads and steps of
 ablation.py's budget `crops`. Rows that are there are not measured again.
 """
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,10 @@ from ablation import arms, budgets
 from probe_seeds import kept_encoders
 
 from mnsp.encoder import Encoder
-from mnsp.lab.study import StudyData, _asked, append_rows, probe, read_rows
+from mnsp.lab.study import StudyData, _asked, append_rows, probe, read_rows, script_options
 from mnsp.machine import this_commit
 from mnsp.sources import open_source
 from mnsp.surgery import finest_encoder
-
-here = Path(__file__).parent
 
 
 def encoders(seed):
@@ -34,12 +31,11 @@ def encoders(seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--data', nargs='+', required=True, help='folders or LMDBs of real crops, to learn from')
     parser.add_argument('--test', nargs='+', required=True, help='labelled folders or LMDBs, to be read')
     parser.add_argument('--seeds', type=int, nargs='+', default=[2, 0, 1])
     parser.add_argument('--steps', type=int, default=budgets['crops'].tune_steps, help='of fine-tuning')
-    parser.add_argument('--out', type=Path, default=here / 'study_tests.csv')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

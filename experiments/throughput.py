@@ -22,7 +22,6 @@ On a GPU, in calls of at most four minutes (the first steps compile; rows are ap
 
 Target on an H200: 4,500 pictures/s for LMIM small. The twin on a CPU: `--device cpu --sizes tiny`.
 """
-import argparse
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ from torch.utils.data import RandomSampler
 
 from mnsp.data import WordDataset, word_loader
 from mnsp.lab.speed import Marks, Operations, build, computed, gflop, ladder, matrix_rate, train_step, watched
-from mnsp.lab.study import append_rows
+from mnsp.lab.study import append_rows, script_options
 from mnsp.machine import this_commit
 from mnsp.pretrain import lmim, mae, mnsp
 from mnsp.sources import open_source
@@ -185,7 +184,7 @@ def by_fit(method, size, args, data, arm):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_options(__doc__, __file__)
     parser.add_argument('--methods', nargs='+', default=list(methods), choices=methods)
     parser.add_argument('--sizes', nargs='+', default=['small'])
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -198,7 +197,6 @@ def main():
     parser.add_argument('--compile-mode', help='of torch.compile')
     parser.add_argument('--fit', action='store_true', help='also the loop of `pretrain`')
     parser.add_argument('--data', help='a source of pictures; default: rendered words')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.csv'))
     parser.add_argument('--dry', action='store_true', help='print rows, write none')
     args = parser.parse_args()
     loops, run = ladder(args.device), about(args)

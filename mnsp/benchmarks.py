@@ -9,9 +9,10 @@ __all__ = ['benchmarks', 'Benchmark', 'benchmark_set', 'read_list', 'subset_from
 # %% ../nbs/60_benchmarks.ipynb #00000003
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from string import ascii_lowercase
 
 from .evaluate import Evaluation
 from .labels import DataError
@@ -143,21 +144,19 @@ def known_sets(
     return found
 
 # %% ../nbs/60_benchmarks.ipynb #e33944a0
-def _own_sets(evaluation):
-    "The benchmark of most sets of the evaluation, and its scores by the benchmark's names"
+def _own_sets(evaluation): # -> key of `benchmarks`, `Evaluation`
+    "The benchmark of most sets of the evaluation, and its part of that, by the benchmark's names"
     found = known_sets(evaluation.sets)
-    belongs = [b for b, _ in found.values()]
-    benchmark = max(benchmarks, key=belongs.count)
-    bench = benchmarks[benchmark]
+    benchmark = max(benchmarks, key=[b for b, _ in found.values()].count)
+    bench, sets = benchmarks[benchmark], {}
     if evaluation.metric != bench.metric:
         raise ValueError(f"{bench.title} is reported in {bench.metric}, but the evaluation is in "
                          f"{evaluation.metric}; evaluate with the matching rules")
-    scores = {}
     for name, (b, s) in found.items():
-        if b == benchmark and s in scores:
-            raise ValueError(f"evaluation has {s} twice ({name}); keep one version of it")
-        if b == benchmark: scores[s] = evaluation.sets[name]
-    return benchmark, scores
+        if b != benchmark: continue
+        if s in sets: raise ValueError(f"evaluation has {s} twice ({name}); keep one version of it")
+        sets[s] = evaluation.sets[name]
+    return benchmark, replace(evaluation, sets=sets)
 
 # %% ../nbs/60_benchmarks.ipynb #3895bac3
 def _own_convention(benchmark, scores, labels):
@@ -183,12 +182,11 @@ def _odd_sizes(benchmark, scores):
                      for s, score in scores.items() if score['n'] not in sizes[s])
 
 # %% ../nbs/60_benchmarks.ipynb #28a98658
-def _means(benchmark, values, scores):
-    "Avg and W-Avg of own values if they are complete"
-    if set(scores) != set(benchmarks[benchmark].sizes): return {}
-    n = {s: score['n'] for s, score in scores.items()}
-    weighted = sum(v * n[s] for s, v in values.items()) / sum(n.values())
-    return dict(avg=sum(values.values()) / len(n), w_avg=weighted)
+def _values(benchmark, own): # -> set, 'avg' or 'w_avg' -> percent, as in `Published`
+    "Own values, and Avg and W-Avg if they are complete"
+    values = {s: score[own.metric] for s, score in own.sets.items()}
+    if values.keys() == benchmarks[benchmark].sizes.keys(): values |= dict(avg=own.avg, w_avg=own.w_avg)
+    return {s: round(v, 1) for s, v in values.items()}
 
 # %% ../nbs/60_benchmarks.ipynb #67948b03
 def _cells(row, columns, shown):
@@ -214,19 +212,17 @@ def beside_peers(
     labels: str = 'original', # or 'corrected'; only the six common sets have both
 ) -> str: # a table, its marks explained, and the convention
     "A result among the published ones, with a mark at every row of another convention"
-    benchmark, scores = _own_sets(evaluation)
-    ours = _own_convention(benchmark, scores, labels)
-    values = {s: score[evaluation.metric] for s, score in scores.items()}
+    benchmark, own = _own_sets(evaluation)
+    ours = _own_convention(benchmark, own.sets, labels)
     rows = [(r.method, r.values, _differences(r.convention, ours)) for r in published(benchmark)]
-    own = {s: round(v, 1) for s, v in {**values, **_means(benchmark, values, scores)}.items()}
-    rows.append((name, own, _odd_sizes(benchmark, scores)))
-    reasons = list(dict.fromkeys(reason for _, _, reason in rows if reason))
-    marks = {reason: f'[{chr(97 + k)}]' for k, reason in enumerate(reasons)}
-    shown, columns = list(scores), [*benchmarks[benchmark].sizes, 'avg', 'w_avg']
-    if len(scores) < len(benchmarks[benchmark].sizes): columns.append('over these')
-    cells = [['', *columns]] + [[f'{method} {marks.get(reason, "")}', *_cells(row, columns, shown)]
-                                for method, row, reason in rows]
+    rows.append((name, _values(benchmark, own), _odd_sizes(benchmark, own.sets)))
+    reasons = dict.fromkeys(reason for _, _, reason in rows if reason)
+    marks = {reason: f'[{letter}]' for reason, letter in zip(reasons, ascii_lowercase)}
+    shown, columns = list(own.sets), [*benchmarks[benchmark].sizes, 'avg', 'w_avg']
     notes = [f'{mark} {reason}' for reason, mark in marks.items()]
-    if 'over these' in columns: notes.append(f"over these: mean over {', '.join(shown)}")
+    if len(shown) < len(benchmarks[benchmark].sizes):
+        columns.append('over these')
+        notes.append(f"over these: mean over {', '.join(shown)}")
+    cells = [[f'{method} {marks.get(reason, "")}', *_cells(row, columns, shown)] for method, row, reason in rows]
     convention = evaluation.convention.replace('; ', '\n')
-    return '\n'.join([benchmarks[benchmark].title, *_aligned(cells), *notes, convention])
+    return '\n'.join([benchmarks[benchmark].title, *_aligned([['', *columns], *cells]), *notes, convention])

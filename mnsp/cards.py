@@ -106,10 +106,8 @@ def model_card(
 # %% ../nbs/68_cards.ipynb #00e9bcae
 def size_category(n: int) -> str:
     "How the Hub calls so many pictures: 1K<n<10K"
-    steps = [1000, 10_000, 100_000, 10**6, 10**7, 10**8, 10**9]
-    names = ['1K', '10K', '100K', '1M', '10M', '100M', '1B']
-    k = sum(n >= step for step in steps)
-    return f'n<{names[0]}' if k == 0 else f'{names[k - 1]}<n<{names[k]}' if k < len(steps) else 'n>1B'
+    names = 'n<1K 1K<n<10K 10K<n<100K 100K<n<1M 1M<n<10M 10M<n<100M 100M<n<1B n>1B'.split()
+    return names[min(max(len(str(n)) - 3, 0), 7)]
 
 def span(values, unit: str = '') -> str:
     "Smallest, middle and largest of some numbers"

@@ -8,6 +8,7 @@ __all__ = ['english', 'Charset']
 # %% ../nbs/01_charset.ipynb #00000003
 import string
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,14 @@ from fastcore.basics import patch
 if TYPE_CHECKING: import torch # else only where tensors are made: reading with an exported file needs none
 
 # %% ../nbs/01_charset.ipynb #00000006
+@dataclass(unsafe_hash=True, repr=False)
 class Charset:
     "Numbers for characters: `chars` first, then EOS, PAD, UNKNOWN and, as input only, BOS"
-    def __init__(self,
-        chars, # the characters in the order of their numbers: a string, or a list of single characters
-        shared_mark: bool = False, # one number for BOS and EOS (MAERec), instead of a BOS of its own (LMIM)
-    ):
-        chars = list(chars)
+    chars: str # the characters in the order of their numbers; a list of single characters will do
+    shared_mark: bool = False # one number for BOS and EOS (MAERec), instead of a BOS of its own (LMIM)
+
+    def __post_init__(self):
+        chars = list(self.chars)
         if not chars:
             raise ValueError("chars is empty; give at least one character")
         for c in chars:
@@ -32,16 +34,12 @@ class Charset:
         twice = [c for i, c in enumerate(chars) if self._id[c] != i]
         if twice:
             raise ValueError(f"chars: {''.join(twice[:10])!r} given more than once; give every character once")
-        n = len(chars)
-        self.eos, self.pad, self.unknown, self.n_classes, self.shared_mark = n, n+1, n+2, n+3, shared_mark
-        self.bos = n if shared_mark else n+3
-        self.n_inputs = self.n_classes + (not shared_mark)
+        self.eos, self.pad, self.unknown, self.n_classes = (len(chars)+k for k in range(4))
+        self.bos = self.eos if self.shared_mark else self.n_classes
+        self.n_inputs = self.n_classes + (not self.shared_mark)
 
     def __len__(self): return len(self.chars)
     def __contains__(self, char): return char in self._id
-    def __hash__(self): return hash((self.chars, self.shared_mark))
-    def __eq__(self, other):
-        return isinstance(other, Charset) and (self.chars, self.shared_mark) == (other.chars, other.shared_mark)
 
     def __repr__(self):
         shown = self.chars if len(self) <= 40 else f'{self.chars[:20]}…{self.chars[-10:]}'
@@ -92,10 +90,12 @@ def encode(self:Charset,
 
 # %% ../nbs/01_charset.ipynb #fe467ff9
 @patch
-def _text(self:Charset, ids):
-    "The text of a list of numbers, up to EOS"
+def decode(self:Charset,
+    ids, # int64 [T], or a list of numbers
+) -> str:
+    "Text of one row of ids, up to EOS; UNKNOWN becomes `\\ufffd`"
     out = []
-    for i in ids:
+    for i in ids.tolist() if hasattr(ids, 'tolist') else ids:
         if i == self.eos:
             break
         if 0 <= i < self.eos:
@@ -106,25 +106,13 @@ def _text(self:Charset, ids):
             raise ValueError(f"ids: {i} is no id of {self!r}")
     return ''.join(out)
 
-# %% ../nbs/01_charset.ipynb #d1b120c1
-def _numbers(ids):
-    "A tensor or array as a list"
-    return ids.tolist() if hasattr(ids, 'tolist') else ids
-
-@patch
-def decode(self:Charset,
-    ids, # int64 [T], or a list of numbers
-) -> str:
-    "Text of one row of ids, up to EOS; UNKNOWN becomes `\\ufffd`"
-    return self._text(_numbers(ids))
-
 # %% ../nbs/01_charset.ipynb #5895f01e
 @patch
 def decode_batch(self:Charset,
     ids, # int64 [B,T], on any device
 ) -> list:
     "Texts of many rows of ids"
-    return [self._text(_numbers(row)) for row in _numbers(ids)]
+    return [self.decode(row) for row in (ids.tolist() if hasattr(ids, 'tolist') else ids)]
 
 # %% ../nbs/01_charset.ipynb #00000016
 @patch(cls_method=True)
@@ -144,11 +132,9 @@ def from_file(cls:Charset,
     if not path.is_file():
         raise FileNotFoundError(f"{path.name}: no such file; it should list the characters in UTF-8")
     try:
-        chars = path.read_text(encoding='utf-8-sig')
+        return cls(unicodedata.normalize('NFC', path.read_text(encoding='utf-8-sig').replace('\n', '')))
     except UnicodeDecodeError as e:
         raise ValueError(f"{path.name} is not UTF-8 text (byte {e.start})") from None
-    try:
-        return cls(unicodedata.normalize('NFC', chars.replace('\n', '')))
     except ValueError as e:
         raise ValueError(f"{path.name}: {e}") from None
 

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .machine import at_most_threads, autocast, has_bf16, threads_that_pay
-from .prior import sureness, read_again
+from .prior import sureness, surest
 from .recognizer import Recognizer
 
 # %% ../nbs/51_decoding.ipynb #00000016
@@ -122,7 +122,7 @@ def decoding(device: torch.device):
 @torch.inference_mode()
 def read_batch(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
-    tta: bool = False, # read unsure words again, see `surest`
+    tta: bool = False, # read unsure words again, see `read_again`
 ) -> list: # (text, confidence) per picture; confidence: product of probabilities, with the end mark's
     "Read words that are cut out and resized already; pictures of any kind are for `mnsp.reading`"
     def write(pictures, n=1):
@@ -134,7 +134,7 @@ def read_batch(self:Recognizer,
     self.eval()
     pictures = self.glance(images)
     ids, probs = (x[:len(images)] for x in write(pictures))
-    if tta: ids, probs = self.surest(images, pictures, [ids, probs], write)
+    if tta: ids, probs = self.read_again(images, pictures, [ids, probs], write)
     self.train(was_training)
     return list(zip(self.charset.decode_batch(ids), probs.prod(1).tolist()))
 
@@ -215,7 +215,7 @@ def framed(
 
 # %% ../nbs/51_decoding.ipynb #8b750133
 @patch
-def surest(self:Recognizer,
+def read_again(self:Recognizer,
     images: torch.Tensor, # uint8 [B, 3, H, W]
     pictures: list, # what `glance` gave for them
     found: list, # what was written in them: ids [B, L] and probabilities [B, L], 1 after the end mark
@@ -230,7 +230,7 @@ def surest(self:Recognizer,
         return [x[:n * len(which)].numpy(force=True) for x in write(seen, n)[:2]]
     found = [x.numpy(force=True) for x in found]
     unsure = np.flatnonzero(sureness(*found, self.charset) < unsure_below)
-    return read_again(found, unsure, again, self.charset, dict(tta_crops=tta_crops, candidates=candidates), prior, tta)
+    return surest(found, unsure, again, self.charset, dict(tta_crops=tta_crops, candidates=candidates), prior, tta)
 
 # %% ../nbs/51_decoding.ipynb #b0000009
 @patch
@@ -242,11 +242,10 @@ def score_words(self:Recognizer,
 ) -> torch.Tensor: # float32 [B, W] log-probabilities, end mark included
     "The exact probability of every word for every picture"
     def one(picture, part):
-        picture = [tuple(x.expand(len(part), -1, -1, -1) for x in pair) for pair in picture]
-        log_probs = self.predict(picture, part).float().log_softmax(-1)
+        log_probs = self.predict(repeated(picture, len(part)), part).float().log_softmax(-1)
         return self.until_end(part, log_probs.gather(2, part[..., None])[..., 0], 0.).sum(1)
     ids = ids[:, :1 + (ids == self.charset.eos).int().argmax(1).max()].to(pictures[0][0].device)
-    each = [[tuple(x[i:i+1] for x in pair) for pair in pictures] for i in range(len(pictures[0][0]))]
+    each = (picked(pictures, torch.tensor([i])) for i in range(len(pictures[0][0])))
     return torch.stack([torch.cat([one(picture, part) for part in ids.split(at_once)]) for picture in each])
 
 # %% ../nbs/51_decoding.ipynb #8eaf03c4

@@ -10,6 +10,7 @@ __all__ = ['CharacterLoss', 'layer_decay', 'ShortFirst', 'Curriculum', 'label_le
 # %% ../nbs/55_finetune.ipynb #00000003
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -231,7 +232,7 @@ def english_recipe() -> Recipe:
 
 def chinese_recipe() -> Recipe:
     "LMIM's fine-tuning on the Chinese benchmark; its words want `recognizer_small(…, max_len=40)`"
-    return Recipe(base_lr=1e-4, min_lr=1e-6, betas=(.9, .999), layer_decay=.75, epochs=60)
+    return replace(english_recipe(), epochs=60)
 
 # %% ../nbs/55_finetune.ipynb #7a11da01
 def reading_scores(

@@ -172,7 +172,8 @@ def as_onnx(
         program = torch.onnx.export(ReaderGraph(recognizer).cpu(), example, dynamo=True, verbose=False, optimize=optimize,
                                     dynamic_shapes=tuple({0: torch.export.Dim(name)} for name in ('batch', 'n_words', 'n')),
                                     input_names=['images', 'words', 'beams'], output_names=['ids', 'probabilities', 'places'])
-    how = dict(note=recognizer.note, tta_crops=tta_crops, unsure_below=unsure_below, candidates=candidates)
+    how = dict(note=recognizer.note, tta_crops=tta_crops, unsure_below=unsure_below, candidates=candidates,
+               words=recognizer.prior is not None)
     program.model.metadata_props.update(mnsp=json.dumps(asdict(recognizer.cfg)), mnsp_reading=json.dumps(how))
     model = without_notes(program.model_proto)
     for value, name in ((no_words, 'words'), (torch.zeros(1), 'beams')): # unless others are given

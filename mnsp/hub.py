@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['kept_files', 'WeightsError', 'model_kind', 'own_class', 'save_model', 'read_config', 'shapes', 'misfits', 'unusable',
-           'header', 'named_today', 'bare_pretrainer', 'untrained', 'bounded', 'fitting', 'read_safetensors',
-           'load_weights', 'load_model']
+           'header', 'named_today', 'bare_pretrainer', 'explained', 'untrained', 'bounded', 'fitting',
+           'read_safetensors', 'load_weights', 'load_model']
 
 # %% ../nbs/69_hub.ipynb #02c75ad0
 import json
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import reduce
 from importlib import import_module
@@ -37,22 +38,19 @@ _kinds = 'Encoder', 'Pretrainer', 'Recognizer'
 # %% ../nbs/69_hub.ipynb #e2ac7914
 def model_kind(model: nn.Module) -> str: # one of `_kinds`
     "What a model is, a subclass like the class it is made from"
-    if isinstance(model, Recognizer): return 'Recognizer'
-    if isinstance(model, Encoder): return 'Encoder'
-    from mnsp.pretrain import Pretrainer                            # here: who reads words needs none of it
-    if isinstance(model, Pretrainer): return 'Pretrainer'
+    for cls in type(model).__mro__:
+        if cls.__name__ in _kinds and cls.__module__.startswith('mnsp.'): return cls.__name__
     raise WeightsError(f"{type(model).__name__} is not one of {', '.join(_kinds)}")
 
 # %% ../nbs/69_hub.ipynb #358e23fc
 def own_class(model: nn.Module) -> str | None:
     "The class of a recogniser, or of a pre-training decoder, that goes another way than the package's; None: it is ours"
     if decodes_otherwise(model): return type(model).__name__
-    if (decoder := getattr(model, 'decoder', None)) is None: return None
-    from mnsp.decoder import Decoder                                # here: who reads words needs none of it
-    return None if type(decoder) is Decoder else type(decoder).__name__
+    decoder = type(getattr(model, 'decoder', None))
+    return None if decoder is type(None) or decoder.__module__ == 'mnsp.decoder' else decoder.__name__
 
 # %% ../nbs/69_hub.ipynb #ec537a98
-kept_files = 'config.json', 'model.safetensors', 'words.txt.gz' # the last for a reader with a prior
+kept_files = 'config.json', 'model.safetensors', 'words.txt.gz' # the last for a reader with a prior: then config.json says so
 
 def save_model(
     model: nn.Module, # `Encoder`, `Pretrainer` or `Recognizer`
@@ -61,17 +59,16 @@ def save_model(
     half: bool = False, # float16: half the size; loading gives float32 again
 ) -> Path: # the folder
     "Write model.safetensors and config.json, and words.txt.gz for a reader with a prior"
-    path, config = Path(path), dict(kind=model_kind(model), config=asdict(model.cfg))
+    path, config, prior = Path(path), dict(kind=model_kind(model), config=asdict(model.cfg)), getattr(model, 'prior', None)
     path.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, 'prior'): config['words'] = prior is not None # what else is called words.txt.gz is another's
     if getattr(model, 'note', ''): config['note'] = model.note
     if own := own_class(model): config['class'] = own
     config |= extra or {}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(path / 'model.safetensors', lambda p: save_file(state, p))
-    prior = getattr(model, 'prior', None)
     if prior: write_atomically(path / 'words.txt.gz', lambda p: write_words(prior.words, p))
-    else: (path / 'words.txt.gz').unlink(missing_ok=True)           # of another reader
     write_atomically(path / 'config.json',
                      lambda p: p.write_text(json.dumps(config, indent=1), encoding='utf-8'))
     return path
@@ -109,7 +106,7 @@ def misfits(
     wrong = [f"missing {k}" for k in wanted.keys() - found.keys()]
     wrong += [f"unknown {k}" for k in found.keys() - wanted.keys()]
     wrong += [f"{k} is {list(found[k])}, expected {list(wanted[k])}" for k in found.keys() & wanted.keys()
-              if tuple(found[k]) != tuple(wanted[k])]
+              if found[k] != wanted[k]]
     return '; '.join(sorted(wrong)[:most]) + (f"; and {len(wrong) - most} more" if len(wrong) > most else '')
 
 # %% ../nbs/69_hub.ipynb #28b240b8
@@ -163,16 +160,22 @@ def bare_pretrainer(d: dict) -> nn.Module:
     return Pretrainer(cfg, teacher=Encoder(cfg.teacher_encoder) if cfg.teacher == 'frozen' else None)
 
 # %% ../nbs/69_hub.ipynb #175e0002
+@contextmanager
+def explained(
+    what: str, # is to be said first
+):
+    "WeightsError for whatever a wrong number makes of a model while it is built"
+    try: yield
+    except WeightsError: raise
+    except Exception as e:
+        why = (str(e).splitlines() or [''])[0][:200]
+        raise WeightsError(f"{what}: {type(e).__name__} {why}") from None
+
 def untrained(config: dict, where: str) -> nn.Module:
     "An untrained model of the kind that a configuration describes"
-    try:
-        kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=bare_pretrainer,
-                     Recognizer=lambda d: Recognizer(RecognizerConfig.from_dict(d)))
-        return kinds[config['kind']](config['config'])
-    except Exception as e: # whatever a wrong value makes of a model
-        why = (str(e).splitlines() or [''])[0][:200]
-        raise WeightsError(f"{where}: the configuration does not fit this version: "
-                           f"{type(e).__name__} {why}") from None
+    kinds = dict(Encoder=lambda d: Encoder(EncoderConfig(**d)), Pretrainer=bare_pretrainer,
+                 Recognizer=lambda d: Recognizer(RecognizerConfig.from_dict(d)))
+    with explained(f"{where}: the configuration does not fit this version"): return kinds[config['kind']](config['config'])
 
 # %% ../nbs/69_hub.ipynb #b9bb99f1
 def bounded(config, most: int, where: str, name: str = 'config'):
@@ -228,28 +231,28 @@ def load_model(
 ) -> nn.Module: # in evaluation mode
     "A model from a folder of ours or of timm, or from a published file (see `from_published`)"
     from mnsp.published import from_published, timm_config           # here, since that room needs this one
-    foreign = bool(timm_config(path))
-    if Path(path).name in ('model.safetensors', 'config.json') and Path(path).is_file() and not foreign:
+    path = Path(path)
+    foreign, config = bool(timm_config(path)), None
+    if path.name in ('model.safetensors', 'config.json') and path.is_file() and not foreign:
         raise WeightsError(f"{path} is one of two files; give the folder that holds them")
-    if Path(path).suffix == '.onnx':
+    if path.suffix == '.onnx':
         raise WeightsError(f"{path} is an exported file, for `mnsp read` and `OnnxReader`; give the weights it "
                            "was made from")
-    if Path(path).is_file() or foreign: model, config = from_published(path), None
-    else: config = read_config(path); model = None
-    found = config['kind'] if config else model_kind(model)
+    if path.is_file() or foreign: found = model_kind(model := from_published(path))
+    else: found = (config := read_config(path))['kind']
     if kind and found != kind:
         remedy = '; fine-tune it first' if kind == 'Recognizer' else ''
         raise WeightsError(f"{path} holds weights of kind {found}, but {kind} is needed{remedy}")
-    if config and 'class' in config:
+    if config is None: return model
+    if 'class' in config:
         raise WeightsError(f"{path} holds a {config['class']}, which fills in or reads in its own way: build it, then "
                            "`load_weights` of mnsp.hub")
-    if config:
-        model = fitting(config, Path(path) / 'model.safetensors')
-        load_weights(model, path)
-        if found == 'Recognizer':
-            model.note, words = str(config.get('note', '')), Path(path) / 'words.txt.gz'
-            if words.exists(): model.prior = WordPrior(read_words(words))
-        model.origin = Path(path)                                   # what a card tells of the run is there
+    model = fitting(config, path / 'model.safetensors')
+    load_weights(model, path)
+    if found == 'Recognizer':
+        model.note, words = str(config.get('note', '')), path / 'words.txt.gz'
+        if config.get('words', True) and words.exists(): model.prior = WordPrior(read_words(words)) # once it was not said
+    model.origin = path                                             # what a card tells of the run is there
     return model.eval()
 
 # %% ../nbs/69_hub.ipynb #b8e1c5b3

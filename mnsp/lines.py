@@ -61,8 +61,7 @@ def turned_point(
 
 def turned(im: Image.Image, rotation: int) -> Image.Image: # turned counter-clockwise
     "A picture in another rotation"
-    turn = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
-    return im.transpose(turn[rotation]) if rotation else im
+    return im.rotate(rotation, expand=True) if rotation else im      # right angles: no pixel is computed anew
 
 def crop_view(im: Image.Image, view: View) -> Image.Image: # turned counter-clockwise
     "What is in a view; only that is turned"

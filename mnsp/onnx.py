@@ -20,7 +20,7 @@ from PIL import Image
 
 from .charset import Charset
 from .pictures import lexicon_rows, packaged_weights, read_one_or_many, read_pictures, view_readings
-from .prior import WordPrior, read_words, sureness, read_again, unless_lexicon
+from .prior import WordPrior, read_words, sureness, surest, unless_lexicon
 
 # %% ../nbs/74_onnx.ipynb #bc8c94e2
 def _session(path, threads): # -> onnxruntime's `InferenceSession`
@@ -50,12 +50,13 @@ class OnnxReader:
         self.path, self.cfg = path, json.loads(about['mnsp'], object_hook=lambda d: SimpleNamespace(**d))
         self.cfg.encoder.img_size = tuple(self.cfg.encoder.img_size)
         self.charset = Charset(self.cfg.charset, self.cfg.shared_mark)
-        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below, candidates
+        self.how = json.loads(about.get('mnsp_reading', '{}')) # note, tta_crops, unsure_below, candidates, words
         self.note = self.how.get('note', '')
 
     @cached_property
     def prior(self): # `WordPrior` or None; in the file, or beside it
         "What words are worth, if the reader came with a list of them"
+        if not self.how.get('words', True): return None             # once it was not said
         words = self.session.get_modelmeta().custom_metadata_map.get('mnsp_words', '').splitlines()
         beside = Path(self.path).with_name('words.txt.gz')
         if not words and Path(self.path).name == 'graph.onnx' and beside.exists(): words = read_words(beside)
@@ -124,7 +125,7 @@ def _write_surely(self:OnnxReader, images, words, tta, prior): # as `_write`; `p
     if prior is True: prior = len(unsure) and self.prior            # only now: a list takes a moment to open
     if prior and 'candidates' not in self.how:
         raise ValueError(f"{self.path} was written by an earlier version, without beams: export it again")
-    return read_again(found, unsure, again, self.charset, self.how, prior, tta)
+    return surest(found, unsure, again, self.charset, self.how, prior, tta)
 
 # %% ../nbs/74_onnx.ipynb #e6116f59
 @patch

@@ -28,7 +28,7 @@ from torch import nn
 from .charset import english
 from .encoder import Encoder, EncoderConfig, shapes_alone
 from .files import write_atomically
-from .hub import WeightsError, misfits, read_safetensors, shapes, unusable
+from .hub import WeightsError, explained, misfits, read_safetensors, shapes, unusable
 from .recognizer import Recognizer, RecognizerConfig
 from .surgery import finest_encoder
 
@@ -318,10 +318,10 @@ def _rows(file, theirs, ours, own):
 def fill_from_checkpoint(
     model: nn.Module, # of the shape the checkpoint asks for
     file: Checkpoint,
-    layout: str,
+    names: dict, # from `check_fit`
 ):
-    "Put the published tensors into the model; each must be there, fit, and be used"
-    own, names = model.state_dict(), check_fit(model, file, layout)
+    "Put the published tensors into the model"
+    own = model.state_dict()
     state = {ours: file[theirs].view(own[ours].shape) if 'positions' not in ours
              else _rows(file, theirs, ours, own[ours])
              for ours, theirs in names.items()}
@@ -384,14 +384,10 @@ def from_published(
         if layout == 'mae encoder': return Encoder(file.encoder('', encoder_heads))
         return (_recognizer if reader else _pretrainer)(file, layout, encoder_heads, decoder_heads, charset)
     import_module('mnsp.reading' if reader else 'mnsp.pretrain')     # before: what they compute needs numbers
-    try:
-        with shapes_alone(): check_fit(make(), file, layout)         # without memory, as in `fitting`
+    with explained(f"{path} does not fit the layout of a {layout} checkpoint"):
+        with shapes_alone(): names = check_fit(make(), file, layout) # without memory, as in `fitting`
         model = make()
-    except WeightsError: raise
-    except Exception as e: # whatever tensors of odd shapes make of a model
-        why = (str(e).splitlines() or [''])[0][:200]
-        raise WeightsError(f"{path} does not fit the layout of a {layout} checkpoint: {type(e).__name__} {why}") from None
-    fill_from_checkpoint(model, file, layout)
+    fill_from_checkpoint(model, file, names)
     return model.eval()
 
 # %% ../nbs/70_published.ipynb #01138726

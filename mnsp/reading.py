@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from huggingface_hub import snapshot_download
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import nn
 
 from . import hub
@@ -99,7 +99,7 @@ def _write_surely(self:Recognizer, images, beams, words, tta, prior): # -> array
     ids, probs, looks = (x[:len(images)] for x in self._write(pictures, beams, words))
     was = ids.numpy(force=True).copy()
     def write(pictures, n): return self._write(pictures, beams, words, n)
-    ids, probs = self.surest(images, pictures, [ids, probs], write, prior, tta)
+    ids, probs = self.read_again(images, pictures, [ids, probs], write, prior, tta)
     other = torch.from_numpy((ids != was).any(1)).nonzero()[:, 0]
     if len(other):
         rows = filled_up(other)
@@ -178,8 +178,7 @@ def coloured_looks(
     if not reading.looks: return np.asarray(im, dtype=np.float32) / 255
     shown = np.repeat(np.asarray(im.convert('L'), dtype=np.float32)[..., None] / 255, 3, 2)
     for k, ((left, top, right, bottom), look) in enumerate(reading.looks):
-        colour = np.array([int(_colours[k % len(_colours)][i:i + 2], 16) / 255 for i in (1, 3, 5)],
-                          dtype=np.float32)
+        colour = (np.array(ImageColor.getrgb(_colours[k % len(_colours)])) / 255).astype(np.float32)
         alpha = Image.fromarray(look / max(look.max(), 1e-9)).resize((right - left, bottom - top),
                                                                      Image.Resampling.BILINEAR)
         alpha = strength * np.asarray(alpha)[..., None].clip(0, 1)

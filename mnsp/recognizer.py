@@ -45,21 +45,27 @@ class DecoderLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout),
                                  nn.Linear(ffn_dim, dim), nn.Dropout(dropout))
 
-    def forward(self,
+    def before(self,
         x: torch.Tensor, # [B, T, D]; T = 1 with a cache
-        picture: tuple, # the picture's keys and values for this layer
         cache: dict | None = None, # kept keys and values of earlier positions; updated
         seen: torch.Tensor | None = None, # bool [B, 1, T or 1, S]: where to attend to; None: the earlier ones
     ) -> torch.Tensor: # [B, T, D]
-        "One layer"
+        "What was written before each character"
         normed = self.norm1(x)
         own = self.self_attn.keys_values(normed)
         if cache is not None:
             if cache: own = tuple(torch.cat(pair, 2) for pair in zip(cache['kv'], own))
             cache['kv'] = own
-        x = x + self.dropout(self.self_attn(normed, own, seen, causal=cache is None and seen is None))
+        return x + self.dropout(self.self_attn(normed, own, seen, causal=cache is None and seen is None))
+
+    def after(self, x: torch.Tensor, picture: tuple) -> torch.Tensor: # the picture's keys and values for this layer
+        "What the picture says to that"
         x = x + self.dropout(self.enc_attn(self.norm2(x), picture))
         return x + self.mlp(self.norm3(x))
+
+    def forward(self, x: torch.Tensor, picture: tuple, cache: dict | None = None, seen: torch.Tensor | None = None):
+        "One layer: both"
+        return self.after(self.before(x, cache, seen), picture)
 
 # %% ../nbs/50_recognizer.ipynb #0000000d
 @dataclass(frozen=True)
@@ -95,14 +101,13 @@ def recognizer_small(**kwargs) -> RecognizerConfig:
 def recognizer_fast(**kwargs) -> RecognizerConfig:
     "For speed: patches twice as wide, 128 tokens, a shallow decoder (see `experiments/reading_speed.py`)"
     encoder = EncoderConfig(patch_size=(4, 8))
-    return RecognizerConfig(**{**dict(encoder=encoder, dim=384, depth=1, heads=6, ffn_dim=1536), **kwargs})
+    return RecognizerConfig(**dict(encoder=encoder, dim=384, depth=1, heads=6, ffn_dim=1536) | kwargs)
 
 # %% ../nbs/50_recognizer.ipynb #d7405533
 def recognizer_tiny(**kwargs) -> RecognizerConfig:
     "For a laptop: goes with the `_tiny` pre-training presets"
     encoder = EncoderConfig(patch_size=(8, 8), dim=128, depth=6, heads=2)
-    return RecognizerConfig(**{**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.),
-                               **kwargs})
+    return RecognizerConfig(**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.) | kwargs)
 
 # %% ../nbs/50_recognizer.ipynb #e978374e
 class Recognizer(nn.Module, PyTorchModelHubMixin):
@@ -217,10 +222,9 @@ def attend(self:Recognizer,
     x, seen = self.embed(written), self.seen_by_each(written)
     for layer, picture in zip(self.layers[:-1], pictures): x = layer(x, picture, seen=seen)
     last, picture = self.layers[-1], pictures[-1]
-    normed = last.norm1(x)
-    asking = x + last.self_attn(normed, last.self_attn.keys_values(normed), seen, causal=seen is None)
-    looks = last.enc_attn.weights(last.norm2(asking), picture).mean(1)
-    return self.classifier(self.norm(last(x, picture, seen=seen))), looks
+    x = last.before(x, seen=seen)
+    looks = last.enc_attn.weights(last.norm2(x), picture).mean(1)
+    return self.classifier(self.norm(last.after(x, picture))), looks
 
 # %% ../nbs/50_recognizer.ipynb #b45a8410
 @patch

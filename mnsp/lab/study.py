@@ -6,7 +6,7 @@
 __all__ = ['study_world', 'Study', 'StudyData', 'some_of', 'ColumnReader', 'encode_all', 'frozen_probe', 'grade', 'tuned_probe',
            'Arm', 'start_from', 'pretrain_arm', 'kept_or_pretrained', 'scale_retrieval', 'across_scales', 'look_at',
            'probe', 'measure', 'read_rows', 'append_rows', 'same_budget', 'compare', 'spread_over_seeds', 'paired',
-           'comparison_command', 'show_comparison']
+           'script_options', 'comparison_command', 'show_comparison']
 
 # %% ../../nbs/80_study.ipynb #00000003
 import argparse
@@ -508,10 +508,19 @@ def paired(
             if arm != baseline and len(gap)}
 
 # %% ../../nbs/80_study.ipynb #b07e5a04
-def _comparison_parser(description, out, budgets):
-    "What of a comparison may be chosen; a `Study` has more, which a script's budgets say"
+def script_options(
+    description: str, # the script's docstring
+    path: str | Path, # of the script; its rows go to a CSV file beside it unless told otherwise
+) -> argparse.ArgumentParser:
+    "The options of a script, `--out` so far"
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=Path, default=Path(path).with_suffix('.csv'), help='CSV file of the rows')
+    return parser
+
+def _comparison_parser(description, path, budgets):
+    "What of a comparison may be chosen; a `Study` has more, which a script's budgets say"
+    parser = script_options(description, path)
     parser.add_argument('--budget', choices=budgets, default=next(iter(budgets)),
                         help='what the rest starts from')
     parser.add_argument('--steps', type=int, help='of pre-training')
@@ -520,7 +529,6 @@ def _comparison_parser(description, out, budgets):
     parser.add_argument('--data', nargs='*', default=[], help='folders or LMDBs of real crops, to learn from')
     parser.add_argument('--test', nargs='*', default=[], help='labelled folders or LMDBs, to be read besides')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--out', type=Path, default=out)
     parser.add_argument('--keep', type=Path, help='folder for the pre-trained encoders')
     return parser
 
@@ -528,7 +536,7 @@ def _comparison_parser(description, out, budgets):
 def _asked(parser, given): # 'ablation.py --budget crops --data IIIT5K_train --out ablation_crops.csv'
     "What was asked for beside arms and seeds: paths by their last name, since folders differ between machines"
     words = [parser.prog]
-    for key, value in vars(given).items():
+    for key, value in sorted(vars(given).items(), key=lambda pair: pair[0] == 'out'): # which comes last
         if key in ('arms', 'seeds', 'threads', 'keep') or value == parser.get_default(key): continue
         several = value if isinstance(value, list) else [value]
         if key in ('data', 'test', 'out'): several = [Path(v).name for v in several]
@@ -539,14 +547,14 @@ def _asked(parser, given): # 'ablation.py --budget crops --data IIIT5K_train --o
 def comparison_command(
     arms, # size of the models -> {name: `Arm`, `PretrainConfig` or None}
     description: str, # the script's docstring
-    out: Path, # CSV file, unless told otherwise
+    path: str | Path, # of the script; rows go to a CSV file beside it unless told otherwise
     budgets: dict, # name -> `Study`, the first one unless told otherwise
     args: list | None = None, # None: the command line's
     curves: bool = False, # keep the losses on the way too, in OUT_curves.csv
     **options, # of `compare`
 ):
     "A comparison as a script"
-    parser = _comparison_parser(description, out, budgets)
+    parser = _comparison_parser(description, path, budgets)
     given = parser.parse_args(args)
     torch.set_num_threads(given.threads)                            # the process is the script's own
     study = budgets[given.budget]
