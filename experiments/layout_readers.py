@@ -8,29 +8,17 @@ words in one frame, and under the layout families of the robustness room at seve
 text): a row each. The frame has 32 pixels, so a word of 64 is read as one of 32 is.
 """
 import math
-import shlex
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mnsp_trial import arms, budgets
+from mnsp_trial import budgets, is_there, kept_encoders, reader_options
 
 from mnsp.evaluate import score, waics_text
 from mnsp.guidance import as_uint8, frame_corners, warp
-from mnsp.lab.study import (
-    Arm,
-    StudyData,
-    _asked,
-    append_rows,
-    frozen_probe,
-    kept_or_pretrained,
-    read_rows,
-    script_options,
-    tuned_probe,
-)
-from mnsp.machine import default_device, this_commit
+from mnsp.lab.study import append_rows, frozen_probe, tuned_probe
+from mnsp.machine import default_device
 from mnsp.robustness import corrupt, families
-from mnsp.sources import open_source
 from mnsp.surgery import finest_encoder
 
 heights, severities = (24, 16, 12, 8), (.2, .4, .6, .8, 1.)
@@ -55,34 +43,21 @@ def read(reader, images): return [t for x in images.split(256) for t in reader.t
 
 
 def main():
-    parser = script_options(__doc__, __file__)
-    parser.add_argument('--data', nargs='+', required=True, help='as for mnsp_trial.py')
-    parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
-    parser.add_argument('--arms', nargs='+', default=['MAE', 'LMIM', 'NSP only, unguided', 'MIM + NSP, unguided', 'MNSP'])
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    study, device = budgets['full'], default_device()
-    for seed in given.seeds:
-        data = StudyData(study, seed, crops=[open_source(p) for p in given.data])
-        words = data.held_out['crops']
+    parser = reader_options(__doc__, __file__, ['MAE', 'LMIM', 'NSP only, unguided', 'MIM + NSP, unguided', 'MNSP'], [0, 1, 2])
+    given, study = parser.parse_args(), budgets['full']
+    for about, encoder, data, facts in kept_encoders(parser, study, given):
+        if is_there(about, given.out): continue
+        words, seed = data.held_out['crops'], about['seed']
         labels = np.array([waics_text(words.label(i)) for i in range(len(words))], dtype=object)
-        for name in given.arms:
-            if any((r['arm'], r['seed']) == (name, seed) for r in read_rows(given.out)): continue
-            arm = arms(study.size)[name]
-            encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
-            reader = frozen_probe(finest_encoder(encoder).to(device), data.labelled, study.probe_steps, seed, study.hidden,
-                                  study.flat_start)
-            tuned_probe(reader, data.labelled, study, seed)
-            facts = dict(words=len(words), commit=this_commit(), device=device.type,
-                         command=f'{_asked(parser, given)} --arms {shlex.quote(name)} --seeds {seed}')
-            rows = []
-            for change, amount, images, texts in looks(words.images, labels):
-                right = score(read(reader, images), list(texts))
-                rows.append(dict(arm=name, seed=seed, change=change, amount=amount, waics=round(right['waics'], 2),
-                                 ned=round(right['ned'], 2), **facts))
-            append_rows(given.out, rows)
-            print(name, seed, {(r['change'], r['amount']): r['ned'] for r in rows}, flush=True)
+        reader = frozen_probe(finest_encoder(encoder), data.labelled, study.probe_steps, seed, study.hidden, study.flat_start)
+        tuned_probe(reader, data.labelled, study, seed)
+        rows = []
+        for change, amount, images, texts in looks(words.images, labels):
+            right = score(read(reader, images), list(texts))
+            rows.append(about | dict(change=change, amount=amount, waics=round(right['waics'], 2), ned=round(right['ned'], 2),
+                                     words=len(words), **facts))
+        append_rows(given.out, rows)
+        print(*about.values(), {(r['change'], r['amount']): r['ned'] for r in rows}, flush=True)
 
 
 if __name__ == '__main__': main()

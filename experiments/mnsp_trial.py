@@ -16,11 +16,26 @@ picture alone. `across views`: the coarse picture is the guide's, in place of th
 `found_same` and `found_other` are percent of words whose picture at a quarter of the size, in the same look or another, is most
 like the word's own picture among `found_among`: read enlarged, or, `native`, by the pass of that scale.
 """
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 
-from mnsp.lab.study import Arm, Study, comparison_command
+import torch
+
+from mnsp.lab.study import (
+    Arm,
+    Study,
+    StudyData,
+    _asked,
+    comparison_command,
+    kept_or_pretrained,
+    read_rows,
+    script_options,
+)
+from mnsp.machine import default_device, this_commit
 from mnsp.nsp import mim_task, mnsp_tasks, nsp_tasks
 from mnsp.pretrain import lmim, mae, mnsp
+from mnsp.sources import open_source
 
 corruptions = ('scale', 'squeeze', 'rotation', 'curve', 'perspective')
 screen = Study(size='micro', words=14_000, labelled=4096, shares=(1., .1), steps=600, hidden=128, probe_steps=600,
@@ -62,6 +77,34 @@ def arms(size):
         'MNSP, across views': changed(across_views=True),
         'MNSP, across views, features': features(changed(across_views=True)),
     }
+
+
+def reader_options(doc, path, arms, seeds):
+    "Of a script that fine-tunes readers of the encoders that this one kept"
+    parser = script_options(doc, path)
+    parser.add_argument('--data', nargs='+', required=True, help='as for mnsp_trial.py')
+    parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
+    parser.add_argument('--arms', nargs='+', default=arms)
+    parser.add_argument('--seeds', type=int, nargs='+', default=seeds)
+    return parser
+
+
+def kept_encoders(parser, study: Study, given) -> Iterator: # of ({arm, seed}, encoder, `StudyData`, facts of its rows)
+    "Every arm and seed that was asked for"
+    torch.set_num_threads(1)
+    for seed in given.seeds:
+        data = StudyData(study, seed, crops=[open_source(p) for p in given.data])
+        for name in given.arms:
+            arm = arms(study.size)[name]
+            encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
+            facts = dict(commit=this_commit(), device=default_device().type,
+                         command=f'{_asked(parser, given)} --arms {shlex.quote(name)} --seeds {seed}')
+            yield dict(arm=name, seed=seed), encoder.to(default_device()), data, facts
+
+
+def is_there(about: dict, path) -> bool:
+    "True when a file has rows of it"
+    return any(about.items() <= row.items() for row in read_rows(path))
 
 
 if __name__ == '__main__':

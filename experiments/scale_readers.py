@@ -9,33 +9,20 @@ fits (the smallest at least as high as the crop); and coarse first, at the fines
 coarse reading's columns is below a bound. `seconds` is what 1,000 words take on one core in batches of 32, the fastest of
 five interleaved rounds; a word that is read twice pays twice.
 """
-import shlex
 import time
 from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mnsp_trial import arms, budgets
+from mnsp_trial import budgets, is_there, kept_encoders, reader_options
 
 from mnsp.evaluate import score, waics_text
 from mnsp.finetune import columns
 from mnsp.images import picture
-from mnsp.lab.study import (
-    Arm,
-    ColumnReader,
-    StudyData,
-    _asked,
-    append_rows,
-    frozen_probe,
-    kept_or_pretrained,
-    read_rows,
-    script_options,
-    tuned_probe,
-)
-from mnsp.machine import autocast, default_device, this_commit
+from mnsp.lab.study import ColumnReader, append_rows, frozen_probe, tuned_probe
+from mnsp.machine import autocast, default_device
 from mnsp.pyramid import pyramid
-from mnsp.sources import open_source
 from mnsp.surgery import encoder_of_scales
 
 bounds = -.02, -.05, -.1, -.2, -.4
@@ -105,30 +92,18 @@ def rows_of(reader, words, high):
                        ned=round(right['ned'], 2), seconds=round(float(seconds[chosen].mean()), 3))
 
 def main():
-    parser = script_options(__doc__, __file__)
-    parser.add_argument('--data', nargs='+', required=True, help='as for mnsp_trial.py')
-    parser.add_argument('--keep', required=True, help='where mnsp_trial.py kept its encoders')
-    parser.add_argument('--arms', nargs='+', default=['no pre-training', 'MAE', 'MIM + NSP, unguided', 'MNSP'])
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
+    parser = reader_options(__doc__, __file__, ['no pre-training', 'MAE', 'MIM + NSP, unguided', 'MNSP'], [0, 1])
     parser.add_argument('--budget', choices=['screen', 'full'], default='screen', help='of the pre-training that is kept')
     parser.add_argument('--steps', type=int, default=800, help='of fine-tuning')
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    study, device = budgets[given.budget], default_device()
-    for seed in given.seeds:
-        data = StudyData(study, seed, crops=[open_source(p) for p in given.data])
+    study = budgets[given.budget]
+    for about, encoder, data, facts in kept_encoders(parser, study, given):
         words = data.held_out['crops']
         high = np.array([picture(words.dataset.source, i).height for i in range(len(words))])
-        for name in given.arms:
-            arm = arms(study.size)[name]
-            encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
-            for kind in ('finest', 'mixed'):
-                if any((r['arm'], r['seed'], r['tuned']) == (name, seed, kind) for r in read_rows(given.out)): continue
-                reader = tuned(encoder.to(device), data, replace(study, tune_steps=given.steps), seed, kind == 'mixed')
-                about = dict(arm=name, seed=seed, tuned=kind, steps=given.steps)
-                facts = dict(commit=this_commit(), device=device.type,
-                             command=f'{_asked(parser, given)} --arms {shlex.quote(name)} --seeds {seed}')
-                append_rows(given.out, [about | row | facts for row in rows_of(reader, words, high)])
-                print(name, seed, kind, flush=True)
+        for kind in ('finest', 'mixed'):
+            if is_there(own := dict(**about, tuned=kind), given.out): continue
+            reader = tuned(encoder, data, replace(study, tune_steps=given.steps), about['seed'], kind == 'mixed')
+            append_rows(given.out, [own | dict(steps=given.steps) | row | facts for row in rows_of(reader, words, high)])
+            print(*own.values(), flush=True)
 
 if __name__ == '__main__': main()

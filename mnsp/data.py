@@ -150,7 +150,7 @@ class Words:
         self.source, self.size, self.charset, self.max_len, self.seed = source, tuple(size), charset, max_len, seed
 
     def fits(self, text: str | None) -> bool:
-        return self.charset is None or text is not None and self.charset.fits(text, self.max_len)
+        return self.charset is None or bool(text) and self.charset.fits(text, self.max_len)
 
     def decoded(self, open_it: Callable) -> tuple: # function size → picture; (uint8 [3,H,W], None), or (None, why not)
         return tried(lambda: to_tensor(open_it(self.size), self.size))

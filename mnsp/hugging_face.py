@@ -162,13 +162,13 @@ def of_one_split(
     return found
 
 # %% ../nbs/26_hugging_face.ipynb #20238fe6
-def one_split(dataset, split: str | None = None, where: str = 'the data set'):
+def one_split(dataset, where: str, split: str | None = None, mark: str = ':'):
     "The only split, the one asked for, or 'train'; DataError names those there are"
     if not isinstance(dataset, dict):
         return dataset
     split = split or ('train' if 'train' in dataset else next(iter(dataset)) if len(dataset) == 1 else None)
     if split not in dataset:
-        raise DataError(f"{where} has the splits {', '.join(dataset)}; say which one")
+        raise DataError(f"{where} has the splits {', '.join(dataset)}; give one, such as {where}{mark}{next(iter(dataset))}")
     return dataset[split]
 
 # %% ../nbs/26_hugging_face.ipynb #892b96e2
@@ -187,10 +187,9 @@ def load_hf(
     try:
         if text.startswith('hf:'):
             name, _, part = text[3:].partition(':')
-            return one_split(lib.load_dataset(name, split=split or part or None, streaming=streaming),
-                             where=text)
+            return one_split(lib.load_dataset(name, split=split or part or None, streaming=streaming), text)
         if is_saved(Path(path)):
-            saved = one_split(lib.load_from_disk(text), split, text)
+            saved = one_split(lib.load_from_disk(text), text, split, os.sep)
             return saved.to_iterable_dataset(num_shards=min(64, len(saved))) if streaming else saved
         files = of_one_split(parquet_files(Path(path)), path, lambda f: split_of(f) or 'none', f', or hf:{path}:train')
         return lib.load_dataset('parquet', data_files=files, split='train', streaming=streaming)

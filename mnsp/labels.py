@@ -83,8 +83,8 @@ def survey(
     out = Survey()
     for raw in texts:
         text, out.n = clean(raw), out.n+1
-        out.none += text is None
-        if text is None: continue
+        out.none += not text
+        if not text: continue
         out.cleaned += text != raw
         out.lengths[len(text)] += 1
         if charset is None: continue

@@ -157,8 +157,8 @@ def all_written(self:LmdbSource) -> Iterator:
         with environment(self.place, self.identity).begin() as transaction:
             for done in range(self.n):
                 data = transaction.get(b'label-%09d' % (done+self.first))
-                text = None if data is None else data.decode('utf-8', 'replace')
-                yield None if text is None or '\ufffd' in text else text
+                try: yield None if data is None else data.decode()
+                except UnicodeDecodeError: yield None
     except lmdb.Error: # a damaged page ends the transaction
         yield from (raw_label(self, i) for i in range(done, self.n))
 
