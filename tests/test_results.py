@@ -51,6 +51,19 @@ def one(rows, **wanted):
     return found[0]
 
 
+def test_beside_other_readers(root, rows):
+    text = (root/'README.md').read_text(encoding='utf-8').split('In the average it reads')[1].split('\n\n')[0]
+    average = {r['reader']: r for r in rows('peers') if r['set'] == 'average'}
+    speed = {r['reader']: r['median'] for r in rows('peers_speed') if r['batch'] == 32}
+    ours, theirs = 'mnsp', 'PP-OCRv6 small'
+    assert abs(average[ours]['waics']-average[theirs]['waics']) < .1
+    text = text.replace(theirs, '')
+    says(text.replace('one core', ''), f"{average[theirs]['exact']-average[ours]['exact']:.1f}", f'{speed[ours]:.0f}', '32',
+         f'{speed[theirs]:.0f}', '22')
+    card = (root/'mnsp/weights/english/README.md').read_text(encoding='utf-8')
+    assert '22,238 crops of photographs and posters with **machine labels**, readings of a public recogniser (PP-OCRv6' in card
+
+
 def test_photographs(pretraining, rows):
     table, how = pretraining
     what = how['python experiments/ablation.py --budget crops --data IIIT5K_train SVT_train IC15_train MLTlike_train '
