@@ -60,6 +60,7 @@ def arms(size):
         'MAE': mae(size),
         'LMIM': lmim(size),
         'LMIM, features': features(lmim(size)),
+        'LMIM, align .1': replace(lmim(size), align=base.align),
         'NSP only': nsp, 'NSP only, unguided': unguided(nsp),
         'masked NSP only': masked, 'masked NSP only, unguided': unguided(masked),
         'MIM + NSP': both, 'MIM + NSP, unguided': unguided(both),
