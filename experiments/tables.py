@@ -36,3 +36,15 @@ def compared(among, figures, rows, baseline='MAE'):
     "Means and seeds of some arms, in their order"
     own = sorted((r for r in rows if r['arm'] in among), key=lambda r: among.index(r['arm']))
     return show_comparison(own, figures, baseline)
+
+
+def gap(rows, arm, baseline, figures=('tuned_ned_crops', 'tuned_ned_10_crops')):
+    "An arm less another within seeds as a cell: all labels; a tenth. '' where one of them has no row"
+    if baseline not in {r['arm'] for r in rows}: return ''
+    gaps = [paired(rows, figure, baseline).get(arm) for figure in figures]
+    if None in gaps: return ''
+    few = {1: ' (one seed)', 2: ' (two seeds)'}.get(gaps[0][2], '')
+    return '; '.join(f'{mean:+.1f}' + (f' ± {error:.1f}' if error == error else '') for mean, error, _ in gaps).replace('-', '−') + few
+
+
+def called(rows, name): return [dict(r, arm=name) for r in rows]

@@ -21,7 +21,7 @@ class FillTask:
     coarse: bool = False # are all tokens of scale - 1 known?
     visible: bool = True # are the unmasked tokens of this scale known?
     weight: float = 1. # of this task in the loss
-    share: float = 1. # of a batch's pictures that are asked this in training; tasks of one scale take consecutive parts
+    share: float = 1. # of a batch's pictures that get it in training; tasks of one scale take consecutive parts
 
     def __post_init__(self):
         if not (self.coarse or self.visible):
@@ -54,7 +54,7 @@ def stretches(
     tasks: tuple, # of `FillTask`
     n: int, # pictures in the batch
 ) -> list: # of slices, one per task
-    "Which pictures of a batch each task is asked for: tasks of one scale follow each other through the batch"
+    "Which pictures of a batch get each task: tasks of one scale follow each other through the batch"
     at, slices = {}, []
     for task in tasks:
         start = at.get(task.scale, 0.) % 1
@@ -124,9 +124,9 @@ def fill_in(
     task: FillTask,
     views: Passes,
     guide: torch.Tensor | None = None, # [B, K, D] tokens of the guide
-    rows: slice = slice(None), # the pictures that are asked
+    rows: slice = slice(None), # the pictures that get the task
     other: Passes | None = None, # of the guides, whose coarse scale is then known instead of the words' own
-) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted; b pictures were asked
+) -> tuple: # prediction [b, N, P], mask [b, N] of what had to be predicted, of these pictures
     "Predict a scale's tokens from what the task knows"
     keep = views.keep(task.scale)[rows]
     coarse = (other or views).context(task.scale - 1) if task.coarse else (None, None)

@@ -105,7 +105,7 @@ def recognizer_fast(**kwargs) -> RecognizerConfig:
 
 # %% ../nbs/50_recognizer.ipynb #d7405533
 def recognizer_tiny(**kwargs) -> RecognizerConfig:
-    "For a laptop: goes with the `_tiny` pre-training presets"
+    "For a laptop: goes with `mae('tiny')` and its like"
     encoder = EncoderConfig(patch_size=(8, 8), dim=128, depth=6, heads=2)
     return RecognizerConfig(**dict(encoder=encoder, dim=128, depth=1, heads=2, ffn_dim=512, dropout=0.) | kwargs)
 
