@@ -260,7 +260,7 @@ def training_sections(run: DemoRun) -> list:
     if run.pretraining.rows:
         out.append(Section('Pre-training',
                            'The loss and its parts. The target is the hidden pixels, each patch brought to '
-                           'zero mean and unit variance. cls_spread is 0 when all words look alike to [cls].',
+                           'zero mean and unit variance.',
                            [show_losses(run.pretraining.rows)]))
     if run.finetuning.rows:
         figures = [show_losses(run.finetuning.rows)]

@@ -612,7 +612,7 @@ def show_losses(
 ) -> plt.Figure:
     "Curves of the loss and its parts"
     fig, ax = plt.subplots(figsize=(7, 2.5), layout='constrained')
-    for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_rank', 'lr', 'grad_norm', 'skipped')]:
+    for name in [k for k in rows[0] if k not in ('step', 'seconds', 'cls_spread', 'cls_rank', 'lr', 'grad_norm', 'skipped')]:
         ax.plot([r['step'] for r in rows], [r[name] for r in rows], label=name,
                 lw=2.5 if name == 'loss' else 1.5)
     ax.set(xlabel='step', ylabel='loss', title=title); ax.set_ylim(bottom=0); ax.grid()
