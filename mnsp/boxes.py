@@ -22,7 +22,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from .labels import DataError, clean
+from .labels import DataError, clean, is_picture
 from .lists import walk
 
 # %% ../nbs/31_boxes.ipynb #02d0000006
@@ -274,6 +274,7 @@ formats_read = ('text files of ICDAR, MLT, CTW1500, Total-Text or YOLO, JSON of 
 def one_file(file: Path) -> Iterator[Photo]:
     "The photographs of one annotation file; DataError when we cannot make sense of it"
     try:
+        if is_picture(file.name): raise DataError(f"{file} is a picture: give its annotation, or find words with --detect")
         if file.suffix.lower() == '.xml': yield from ctw_file(file); return
         text = file.read_text(encoding='utf-8-sig')
         if file.suffix.lower() == '.json':

@@ -555,15 +555,19 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     from mnsp.boxes import read_boxes
     from mnsp.crops import boxes_found, cut, detector, drawn_in, words_of
     from mnsp.images import BrokenImage
+    from mnsp.labels import DataError
     find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
-    for file in _files(files, None):
-        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes)
-        except BrokenImage as e: failed += _answer(file, e, as_json); continue
+    files = list(_files(files, None))
+    for file in files:
+        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes, len(files) == 1)
+        except (BrokenImage, DataError) as e:
+            if len(files) == 1 and not isinstance(e, BrokenImage): raise
+            failed += _answer(file, e, as_json); continue
         found, texts = cut(im, places, least=1), []
         readings = iter(reader.read_each([crop for _, crop, *_ in found if crop], **how))
         for k, (box, crop, why, _) in enumerate(found):
             reading = next(readings) if crop else BrokenImage(f'{file}#{k}', why)
-            failed += _answer(f'{file}#{k}', reading, as_json, box=box.points) and not box.ignore
+            if as_json or not box.ignore: failed += _answer(f'{file}#{k}', reading, as_json, box=box.points) and not box.ignore
             texts.append(reading.text if crop else None)
         if draw: drawn_in(im, places, texts).save(draw)
         if not found: typer.echo(f'mnsp: note: {file}: no words found', err=True)
@@ -816,7 +820,7 @@ def data_crop(
     detect: _Detect = None,
     workers: WorkersOption = 0,
 ):
-    "Cut the words out of photographs. Called again, it goes on."
+    "Cut the words out of photographs; interrupted and called again, it goes on."
     from mnsp.crops import crop, detect as look, detector
     if detect:
         images, out_boxes = annotations, out.with_name(f'{out.name}.boxes.json')

@@ -207,9 +207,10 @@ class Photos(Source):
         return in_place(self.files[i], self.photos[i])
 
 # %% ../nbs/32_crops.ipynb #f7490d20
-def words_of(file, photos, annotations): # of `read_boxes`; their path, for messages
-    "(the picture, its boxes) of one photograph: what has its name in the annotations, or is alone there"
-    same = [p for p in photos if meant_by(stem_of(p.name)) & known_as(stem_of(str(file)))] or photos
+def words_of(file, photos, annotations, alone=True): # of `read_boxes`; their path, for messages; is it the only picture?
+    "(the picture, its boxes) of one photograph: what has its name in the annotations, or, both alone, another"
+    same = [p for p in photos if meant_by(stem_of(p.name)) & known_as(stem_of(str(file)))] or photos*alone
+    if not same: raise DataError(f"{annotations}: no photograph is called {Path(file).stem}")
     if len(same) > 1:
         raise DataError(f"{annotations}: {len(same)} photographs, {'all' if len(same) < len(photos) else 'none'} of them called "
                         f"{Path(file).stem}; give a file of this photograph alone")

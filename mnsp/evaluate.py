@@ -28,8 +28,8 @@ from rapidfuzz.distance import Levenshtein
 from tqdm.auto import tqdm
 
 from .data import WordDataset, word_loader
-from .images import BrokenImage, is_labelled, picture, raw_label
-from .labels import DataError, clean
+from .images import BrokenImage, all_labels, is_labelled, picture, raw_label
+from .labels import DataError, clean, some
 from .sources import no_labels, open_source
 
 # %% ../nbs/53_evaluate.ipynb #00000005
@@ -227,16 +227,16 @@ def named_sources(
 
 # %% ../nbs/53_evaluate.ipynb #cdff520e
 def known_labels(name, source):
-    "All labels of a source, or an error that says which source has none"
+    "All labels of a source, None for a picture without one; DataError when it has none at all"
     raw = [raw_label(source, i) for i in range(len(source))]
     labels = [clean(text) for text in raw]
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
-    if not is_labelled(source):
+    if not is_labelled(source) or not any(text is not None for text in labels):
         raise DataError(f"set {name!r} has no label: {no_labels(source)}")
-    if None in labels:
-        raise DataError(f"set {name!r} has no label, or none that can be read, for "
-                        f"{source.name(labels.index(None))}; evaluation needs labelled pictures")
+    if bare := [source.name(i) for i, text in enumerate(labels) if text is None]:
+        warnings.warn(f"set {name!r}: left out for want of a label that can be read: {len(bare)} of {len(raw)} pictures "
+                      f"({some(bare, 3)})", stacklevel=2)
     if n := sum(a != b for a, b in zip(raw, labels)):
         warnings.warn(f"set {name!r}: {n} of {len(raw)} labels cleaned (line ends or spaces around them, or "
                       "accents apart from their letters)", stacklevel=2)
@@ -331,18 +331,18 @@ def read_words(
     bar: bool = True, # show progress
     workers: int = 0, # processes that decode pictures
     rules: Rules = english_rules, # when a reading is right
-    part: tuple = (0, 1), # (process, processes): of every set only indices process, process + processes, …
+    part: tuple = (0, 1), # (process, processes): of every set only pictures process, process + processes, …
     into: list | None = None, # filled set by set and returned, so that who is interrupted has what was finished
     as_read: bool = False, # reader is pictures -> a `Reading` or DataError each, such as `Recognizer.read_each`
 ) -> list: # of `ScoredReading`, sets and pictures in their order
-    "Read every picture of the part once; DataError for a source without labels"
+    "Read every labelled picture of the part once; DataError for a source without labels"
     if not sources: raise ValueError("sources is empty; give at least one {name: source}")
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part={part}; give (process, processes) with 0 <= process < processes")
     labels = {name: known_labels(name, source) for name, source in sources.items()} # before any time is spent
     readings = [] if into is None else into
     for name, source in sources.items():
-        words = _Part(source, range(part[0], len(source), part[1]))
+        words = _Part(source, [i for i, text in enumerate(labels[name]) if text is not None][part[0]::part[1]])
         if not len(words): continue # a set smaller than the number of processes
         if as_read: answers, broken = _as_they_are(reader, words, bar, name)
         else:
@@ -373,7 +373,7 @@ def evaluate(
     rules: Rules = english_rules, # when a reading is right
     **kwargs,
 ) -> Evaluation:
-    "Read every picture of every source once and score the readings; DataError for a source without labels"
+    "Read every labelled picture of every source once and score the readings; DataError for a source without labels"
     return score_readings(read_words(reader, sources, rules=rules, **kwargs), rules)
 
 # %% ../nbs/53_evaluate.ipynb #0000002e
@@ -382,10 +382,10 @@ def merge_readings(
     sources: dict, # name -> source, the same as there
     rules: Rules = english_rules, # the same as there
 ) -> Evaluation:
-    "The result of several processes; ValueError unless every picture was read exactly once"
+    "The result of several processes; ValueError unless every labelled picture was read exactly once"
     place, readings = [*sources].index, [r for part in parts for r in part]
     count = Counter((r.set, r.index) for r in readings)
-    wanted = {(name, i) for name, source in sources.items() for i in range(len(source))}
+    wanted = {(name, i) for name, source in sources.items() for i, text in enumerate(all_labels(source)) if text is not None}
     for what, wrong in (('was read by no process', wanted - set(count)),
                         ('is not in the set', set(count) - wanted),
                         ('was read more than once', {k for k, n in count.items() if n > 1})):

@@ -79,6 +79,7 @@ def read_config(
 ) -> dict: # what config.json says
     "Configuration of saved weights"
     path = Path(path)
+    if not path.exists(): raise WeightsError(f"{path}: no such file or folder")
     for name in ('config.json', 'model.safetensors'):
         if not (path / name).is_file():
             raise WeightsError(f"{path} holds no {name}: give the folder that a run wrote its weights to")

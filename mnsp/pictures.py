@@ -241,16 +241,15 @@ def read_one_or_many(
 # %% ../nbs/71_pictures.ipynb #559b6828
 def lexicon_rows(
     charset, # `Charset` of the reader
-    lexicon, # words, or one
+    lexicon, # words
     max_len: int, # longest word and its end mark
 ) -> list: # of lists of `max_len` ids
     "The words, longest last; in lower case where the reader knows no capitals"
-    if not (given := [lexicon] if isinstance(lexicon, str) else list(lexicon)):
-        raise ValueError("lexicon is empty; give at least one word")
-    def known(word): return charset.fits(word, max_len) and all(c in charset for c in word)
-    words = sorted({w if known(w) else w.lower() for w in given}, key=lambda w: (len(w), w))
-    if odd := [w for w in words if not known(w)]:
-        raise ValueError("lexicon: this reader cannot write "
-                         f"{some([*map(repr, odd)], 5)} (up to "
-                         f"{max_len - 1} of {charset!r}); leave them out")
-    return [charset.row(w, max_len) for w in words]
+    if isinstance(lexicon, str): raise ValueError("lexicon is a text; give a list of words, such as `read_words` of mnsp.prior")
+    if not (given := list(lexicon)): raise ValueError("lexicon is empty; give at least one word")
+    def known(word): return word and charset.fits(word, max_len) and all(c in charset for c in word)
+    words = {w: w if known(w) else w.lower() for w in given}
+    if odd := [repr(w) for w, own in words.items() if not known(own)]:
+        raise ValueError(f"lexicon: this reader cannot write {some(odd, 5)} (it writes up to {max_len - 1} of "
+                         f"{len(charset.chars)} characters); leave them out")
+    return [charset.row(w, max_len) for w in sorted({*words.values()}, key=lambda w: (len(w), w))]

@@ -51,10 +51,12 @@ def read_words(
     try:
         with (gzip.open if str(path).endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig') as file:
             text = file.read(2**26 + 1)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as e:
-        raise ValueError(f"{path} is no list of words: {e}; one word a line, in UTF-8") from None
+    except (UnicodeDecodeError, EOFError, OSError) as e: # BadGzipFile is an OSError
+        raise ValueError(f"{path} is no list of words: {getattr(e, 'strerror', None) or e}; give a text file in UTF-8, a "
+                         "word a line") from None
     if len(text) > 2**26: raise ValueError(f"{path} is larger than any list of words")
-    return [word for line in text.splitlines() if (word := line.strip())]
+    if words := [word for line in text.splitlines() if (word := line.strip())]: return words
+    raise ValueError(f"{path} holds no word; give a text file with a word a line")
 
 def write_words(
     words: Iterable[str],
@@ -110,7 +112,9 @@ def unless_lexicon(
     prior: bool | WordPrior | None, # as `read` was told; True: the reader's own
     lexicon, # None: there is none
 ) -> bool | WordPrior | None:
-    "The prior, or False where a lexicon says what can be read; ValueError for a lexicon and a prior of one's own"
+    "The prior, or False where a lexicon says what can be read; ValueError for what is no prior, or both"
+    if not (callable(prior) or prior is None or isinstance(prior, bool)):
+        raise ValueError("prior must be True, False or a `WordPrior(words)` of mnsp.prior")
     if lexicon is None: return prior
     if callable(prior): raise ValueError("a lexicon leaves nothing to a prior: give lexicon= or prior=, not both")
     return False

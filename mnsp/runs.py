@@ -143,9 +143,11 @@ def _few(loader, o):
 
 # %% ../nbs/76_runs.ipynb #7f614512
 @contextmanager
-def _owned(out):
-    "The folder, made and found writable, for this run alone"
+def _owned(out, data):
+    "The folder, made and found writable, for this run alone; ValueError when it is one of the data's"
     out = Path(out)
+    if any(isinstance(d, (str, Path)) and Path(d).resolve() == out.resolve() for d in data):
+        raise ValueError(f"out={out}: is a folder of the data; give another one")
     if rank(): yield out; return
     with locked(prepare_out(out), 'wait for it, or give another out='): yield out
 
@@ -293,7 +295,7 @@ def run_pretraining(
                        **_given(encoder=encoder and _name(encoder),
                                 decoder=decoder is not Decoder and decoder.__name__))
         stage = partial(_pretrain, o=o, asked=asked, data=_counted(data, words), **rate)
-        with _owned(out) as out:
+        with _owned(out, data) as out:
             if teacher == 'mae':
                 first = Pretrainer(teacher_config(cfg, preset))
                 run = stage(first, out / 'teacher', name='mae, the teacher', loader=loader, recipe=mae_recipe())
@@ -429,7 +431,7 @@ def run_finetuning(
     with seeded(o.seed), together():
         start, chars = _start(encoder, reader, charset, drop_characters)
         words, loader = _labelled(data, o, start, chars, max_len, aids['short_first'])
-        with _owned(out) as out:
+        with _owned(out, data) as out:
             for line in check_labels(words, max_outside): _tell(o, f'note: {line}')
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
             model, rate = _reader(start, chars, max_len, settings, o, **aids)

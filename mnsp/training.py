@@ -480,7 +480,7 @@ class Progress(Watching):
         self.meter.n = int(100 * done)
         loss = f"loss {rows[-1]['loss']:.3f}, " if (rows := self.history.rows) else ''
         valid = getattr(self.learn, 'validation', None)             # of `finetune`
-        if valid and valid.rows: loss += f'{valid.decides} {valid.rows[-1][valid.decides]:g}, '
+        if valid and valid.rows: loss += f'held out {valid.rows[-1][valid.decides]:g}, '
         left = f', {seconds / (done - self.first) * (1 - done) / 60:.1f} min left' if done > self.first else ''
         self.meter.set_postfix_str(f'{loss}{self.pictures / seconds:.0f} pictures/s{left}')
     def after_fit(self):

@@ -14,6 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import lmdb
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from mnsp.cli import app, main
@@ -139,8 +140,12 @@ def test_validation_chooses_the_weights(words, tmp_path):
     args = ['finetune', '--data', words, '--steps', 3, '--batch-size', 16, '--workers', 0, '--out', out, '--valid-every', 2,
             '--valid']
     one_line_error(*run(*args, write_words(tmp_path / 'bare', 2, labels=False)), 'bare', 'no label')
+    one_line_error(*run(*args, valid, '--out', words), 'is a folder of the data')
+    labels = (valid / 'labels.tsv').read_text(encoding='utf-8')
+    Image.new('RGB', (64, 32)).save(valid / 'bare.png')
+    (valid / 'labels.tsv').write_text(labels + 'bare.png\t\n', encoding='utf-8')
     code, stdout, stderr = run(*args, valid)
-    assert code == 0, stderr
+    assert code == 0 and 'left out for want of a label that can be read: 1 of 13 pictures (bare.png)' in stderr, stderr
     with open(out / 'validation.csv') as f: rows = list(csv.DictReader(f))
     assert [row['step'] for row in rows] == ['2', '3']
     best = max(reversed(rows), key=lambda row: float(row['mean']))
