@@ -44,7 +44,8 @@ def gap(rows, arm, baseline, figures=('tuned_ned_crops', 'tuned_ned_10_crops')):
     gaps = [paired(rows, figure, baseline).get(arm) for figure in figures]
     if None in gaps: return ''
     few = {1: ' (one seed)', 2: ' (two seeds)'}.get(gaps[0][2], '')
-    return '; '.join(f'{mean:+.1f}' + (f' ± {error:.1f}' if error == error else '') for mean, error, _ in gaps).replace('-', '−') + few
+    cells = [f'{mean:+.1f}' + (f' ± {error:.1f}' if error == error else '') for mean, error, _ in gaps]
+    return '; '.join(cells).replace('-', '−') + few
 
 
 def called(rows, name): return [dict(r, arm=name) for r in rows]
