@@ -12,7 +12,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mnsp_trial import budgets, is_there, kept_encoders, reader_options
+from mnsp_trial import budgets, kept_encoders, reader_options
 
 from mnsp.evaluate import score, waics_text
 from mnsp.guidance import as_uint8, frame_corners, warp
@@ -46,7 +46,6 @@ def main():
     parser = reader_options(__doc__, __file__, ['MAE', 'LMIM', 'NSP only, unguided', 'MIM + NSP, unguided', 'MNSP'], [0, 1, 2])
     given, study = parser.parse_args(), budgets['full']
     for about, encoder, data, facts in kept_encoders(parser, study, given):
-        if is_there(about, given.out): continue
         words, seed = data.held_out['crops'], about['seed']
         labels = np.array([waics_text(words.label(i)) for i in range(len(words))], dtype=object)
         reader = frozen_probe(finest_encoder(encoder), data.labelled, study.probe_steps, seed, study.hidden, study.flat_start)

@@ -90,17 +90,18 @@ def reader_options(doc, path, arms, seeds):
     return parser
 
 
-def kept_encoders(parser, study: Study, given) -> Iterator: # of ({arm, seed}, encoder, `StudyData`, facts of its rows)
-    "Every arm and seed that was asked for"
+def kept_encoders(parser, study: Study, given, groups=({},)) -> Iterator:
+    "({arm, seed}, encoder, `StudyData`, facts of its rows) of every one asked for, unless each of its groups of rows is there"
     torch.set_num_threads(1)
     for seed in given.seeds:
         data = StudyData(study, seed, crops=[open_source(p) for p in given.data])
-        for name in given.arms:
-            arm = arms(study.size)[name]
+        for about in (dict(arm=name, seed=seed) for name in given.arms):
+            if all(is_there(about | group, given.out) for group in groups): continue
+            name, arm = about['arm'], arms(study.size)[about['arm']]
             encoder, *_ = kept_or_pretrained(name, arm if isinstance(arm, Arm) else Arm(arm), data, study, seed, keep=given.keep)
             facts = dict(commit=this_commit(), device=default_device().type,
                          command=f'{_asked(parser, given)} --arms {shlex.quote(name)} --seeds {seed}')
-            yield dict(arm=name, seed=seed), encoder.to(default_device()), data, facts
+            yield about, encoder.to(default_device()), data, facts
 
 
 def is_there(about: dict, path) -> bool:

@@ -97,12 +97,13 @@ def main():
     parser.add_argument('--steps', type=int, default=800, help='of fine-tuning')
     given = parser.parse_args()
     study = budgets[given.budget]
-    for about, encoder, data, facts in kept_encoders(parser, study, given):
+    kinds = [dict(tuned=kind) for kind in ('finest', 'mixed')]
+    for about, encoder, data, facts in kept_encoders(parser, study, given, kinds):
         words = data.held_out['crops']
         high = np.array([picture(words.dataset.source, i).height for i in range(len(words))])
-        for kind in ('finest', 'mixed'):
-            if is_there(own := dict(**about, tuned=kind), given.out): continue
-            reader = tuned(encoder, data, replace(study, tune_steps=given.steps), about['seed'], kind == 'mixed')
+        for own in (about | kind for kind in kinds):
+            if is_there(own, given.out): continue
+            reader = tuned(encoder, data, replace(study, tune_steps=given.steps), about['seed'], own['tuned'] == 'mixed')
             append_rows(given.out, [own | dict(steps=given.steps) | row | facts for row in rows_of(reader, words, high)])
             print(*own.values(), flush=True)
 

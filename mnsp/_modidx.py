@@ -260,6 +260,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.crops.font_for': ('crops.html#font_for', 'mnsp/crops.py'),
                             'mnsp.crops.in_place': ('crops.html#in_place', 'mnsp/crops.py'),
                             'mnsp.crops.known_as': ('crops.html#known_as', 'mnsp/crops.py'),
+                            'mnsp.crops.likeness': ('crops.html#likeness', 'mnsp/crops.py'),
                             'mnsp.crops.meant_by': ('crops.html#meant_by', 'mnsp/crops.py'),
                             'mnsp.crops.on_a_line': ('crops.html#on_a_line', 'mnsp/crops.py'),
                             'mnsp.crops.open_photo': ('crops.html#open_photo', 'mnsp/crops.py'),

@@ -559,7 +559,7 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     find, photos, failed = detector(detect) if detect else None, [] if detect else read_boxes(boxes), 0
     files = list(_files(files, None))
     for file in files:
-        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes, len(files) == 1)
+        try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes, files)
         except (BrokenImage, DataError) as e:
             if len(files) == 1 and not isinstance(e, BrokenImage): raise
             failed += _answer(file, e, as_json); continue

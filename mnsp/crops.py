@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['detectors', 'spaced', 'edges', 'extent', 'widened', 'perspective', 'straightened', 'stem_of', 'known_as', 'meant_by',
            'find_photos', 'upright_points', 'undecoded', 'too_large', 'divisor', 'open_photo', 'placed', 'in_place',
-           'Photos', 'words_of', 'cut', 'cut_out', 'said_large', 'Cropped', 'on_a_line', 'folders_of', 'saved', 'ended',
-           'crop', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
+           'Photos', 'likeness', 'words_of', 'cut', 'cut_out', 'said_large', 'Cropped', 'on_a_line', 'folders_of',
+           'saved', 'ended', 'crop', 'rapidocr', 'doctr', 'detector', 'boxes_found', 'detect', 'font_for', 'drawn_in']
 
 # %% ../nbs/32_crops.ipynb #02e0000003
 import io
 import json
+import os
 import re
 import warnings
 from collections import Counter
@@ -207,14 +208,22 @@ class Photos(Source):
         return in_place(self.files[i], self.photos[i])
 
 # %% ../nbs/32_crops.ipynb #f7490d20
-def words_of(file, photos, annotations, alone=True): # of `read_boxes`; their path, for messages; is it the only picture?
-    "(the picture, its boxes) of one photograph: what has its name in the annotations, or, both alone, another"
-    same = [p for p in photos if meant_by(stem_of(p.name)) & known_as(stem_of(str(file)))] or photos*alone
-    if not same: raise DataError(f"{annotations}: no photograph is called {Path(file).stem}")
-    if len(same) > 1:
-        raise DataError(f"{annotations}: {len(same)} photographs, {'all' if len(same) < len(photos) else 'none'} of them called "
-                        f"{Path(file).stem}; give a file of this photograph alone")
-    return in_place(file, same[0])
+def likeness(name, file): # a photograph in an annotation, the path of a picture
+    "3: the path's end is the same, 2: the file's name, 1: one that it may have had, 0: neither"
+    parts, own = re.split(r'[\\/]', name), os.path.abspath(file).split(os.sep)
+    if len(parts) > 1 and own[-len(parts):] == parts: return 3
+    if parts[-1] in (own[-1], stem_of(own[-1])): return 2
+    return int(bool(meant_by(stem_of(name)) & known_as(stem_of(own[-1]))))
+
+def words_of(file, photos, annotations, files=()): # of `read_boxes`; their path, for messages; all pictures that are asked for
+    "(the picture, its boxes) of one photograph: what is most like its name in the annotations, or, both alone, another"
+    like = [likeness(p.name, file) for p in photos]
+    same = [p for p, k in zip(photos, like) if k == max(like) > 0 and (k == 3 or not any(likeness(p.name, f) > k for f in files))]
+    if not same and len(files) > 1: raise DataError(f"{annotations}: no photograph is called {Path(file).stem}")
+    if len(same or photos) > 1:
+        called = f'are called {Path(file).stem}' if same else f'and none of them is called {Path(file).stem}'
+        raise DataError(f"{annotations}: {len(same or photos)} photographs {called}; give a file of this photograph alone")
+    return in_place(file, (same or photos)[0])
 
 # %% ../nbs/32_crops.ipynb #02e000000e
 def cut(im, boxes, margin=0., least=8, turn=False): # → list of (box, crop or None, why it is None, turned?), in the boxes' order

@@ -13,6 +13,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,6 +29,7 @@ from .evaluate import evaluate, is_waics, known_labels, named_sources, show_scor
 from .files import write_atomically
 from .finetune import ShortFirst, Validation, finetune, label_lengths
 from .guidance import GuidanceView, show_views
+from .images import readable_label
 from .machine import prepare_out, seeded
 from .pretrain import Pretrainer, mnsp, show_reconstruction
 from .process import figure_style
@@ -131,12 +133,12 @@ def reading_curve(data: DemoData, n: int = 100) -> Validation | None:
     "Some words of the first held-out set, read every 200 steps (WAICS, percent)"
     if not data.held_out: return None
     source = next(iter(data.held_out.values()))
-    n = min(n, len(source))
-    dataset = WordDataset(Subset(source, list(range(n))), on_broken='blank', max_broken=1.)
-    images, texts = torch.stack([dataset[i][0] for i in range(n)]), [source.label(i) for i in range(n)]
+    texts = dict(islice(((i, text) for i in range(len(source)) if (text := readable_label(source, i))), n)) # item -> text
+    dataset = WordDataset(Subset(source, list(texts)), on_broken='blank', max_broken=1.)
+    images = torch.stack([dataset[k][0] for k in range(len(texts))])
     def measure(reader):
-        right = sum(is_waics(pred, true) for (pred, _), true in zip(reader.read_batch(images), texts))
-        return dict(read=round(100 * right / n, 1))
+        right = sum(is_waics(pred, true) for (pred, _), true in zip(reader.read_batch(images), texts.values()))
+        return dict(read=round(100 * right / len(texts), 1))
     return Validation(measure, every=200)
 
 # %% ../nbs/77_demo.ipynb #00000010

@@ -28,7 +28,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm.auto import tqdm
 
 from .data import WordDataset, word_loader
-from .images import BrokenImage, all_labels, is_labelled, picture, raw_label
+from .images import BrokenImage, is_labelled, picture, raw_label, readable_label
 from .labels import DataError, clean, some
 from .sources import no_labels, open_source
 
@@ -37,7 +37,7 @@ _SHARED = (
     'exact: strings as they are; ned: 100*mean(1 - Levenshtein/longer length) on strings as '
     'they are, case counts; strings are compared by code point; labels and readings '
     'in Unicode NFC, without white space around them; '
-    'every picture counted once, one that cannot be opened is wrong; '
+    'every labelled picture counted once, one that cannot be opened is wrong; '
     'avg: mean over sets; w_avg: mean over words')
 
 CONVENTION = (
@@ -229,15 +229,15 @@ def named_sources(
 def known_labels(name, source):
     "All labels of a source, None for a picture without one; DataError when it has none at all"
     raw = [raw_label(source, i) for i in range(len(source))]
-    labels = [clean(text) for text in raw]
+    labels = [clean(text) or None for text in raw] # an empty text is none, as in training
     if not labels:
         raise DataError(f"set {name!r} is empty; there is nothing to evaluate")
-    if not is_labelled(source) or not any(text is not None for text in labels):
+    if not is_labelled(source) or not any(labels):
         raise DataError(f"set {name!r} has no label: {no_labels(source)}")
     if bare := [source.name(i) for i, text in enumerate(labels) if text is None]:
         warnings.warn(f"set {name!r}: left out for want of a label that can be read: {len(bare)} of {len(raw)} pictures "
                       f"({some(bare, 3)})", stacklevel=2)
-    if n := sum(a != b for a, b in zip(raw, labels)):
+    if n := sum(bool(b) and a != b for a, b in zip(raw, labels)):
         warnings.warn(f"set {name!r}: {n} of {len(raw)} labels cleaned (line ends or spaces around them, or "
                       "accents apart from their letters)", stacklevel=2)
     return labels
@@ -342,7 +342,7 @@ def read_words(
     labels = {name: known_labels(name, source) for name, source in sources.items()} # before any time is spent
     readings = [] if into is None else into
     for name, source in sources.items():
-        words = _Part(source, [i for i, text in enumerate(labels[name]) if text is not None][part[0]::part[1]])
+        words = _Part(source, [i for i, text in enumerate(labels[name]) if text][part[0]::part[1]])
         if not len(words): continue # a set smaller than the number of processes
         if as_read: answers, broken = _as_they_are(reader, words, bar, name)
         else:
@@ -385,7 +385,7 @@ def merge_readings(
     "The result of several processes; ValueError unless every labelled picture was read exactly once"
     place, readings = [*sources].index, [r for part in parts for r in part]
     count = Counter((r.set, r.index) for r in readings)
-    wanted = {(name, i) for name, source in sources.items() for i, text in enumerate(all_labels(source)) if text is not None}
+    wanted = {(name, i) for name, source in sources.items() for i in range(len(source)) if readable_label(source, i)}
     for what, wrong in (('was read by no process', wanted - set(count)),
                         ('is not in the set', set(count) - wanted),
                         ('was read more than once', {k for k, n in count.items() if n > 1})):

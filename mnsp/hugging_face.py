@@ -189,7 +189,7 @@ def load_hf(
             name, _, part = text[3:].partition(':')
             return one_split(lib.load_dataset(name, split=split or part or None, streaming=streaming), text)
         if is_saved(Path(path)):
-            saved = one_split(lib.load_from_disk(text), text, split, os.sep)
+            saved = one_split(lib.load_from_disk(text), str(Path(path)), split, os.sep)
             return saved.to_iterable_dataset(num_shards=min(64, len(saved))) if streaming else saved
         files = of_one_split(parquet_files(Path(path)), path, lambda f: split_of(f) or 'none', f', or hf:{path}:train')
         return lib.load_dataset('parquet', data_files=files, split='train', streaming=streaming)

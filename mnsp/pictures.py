@@ -245,11 +245,13 @@ def lexicon_rows(
     max_len: int, # longest word and its end mark
 ) -> list: # of lists of `max_len` ids
     "The words, longest last; in lower case where the reader knows no capitals"
-    if isinstance(lexicon, str): raise ValueError("lexicon is a text; give a list of words, such as `read_words` of mnsp.prior")
-    if not (given := list(lexicon)): raise ValueError("lexicon is empty; give at least one word")
+    given = [None] if isinstance(lexicon, (str, bytes)) else list(lexicon)
+    if not all(isinstance(w, str) for w in given):
+        raise ValueError("lexicon must be a list of words, such as `read_words` of mnsp.prior gives")
+    if not given: raise ValueError("lexicon is empty; give at least one word")
     def known(word): return word and charset.fits(word, max_len) and all(c in charset for c in word)
     words = {w: w if known(w) else w.lower() for w in given}
-    if odd := [repr(w) for w, own in words.items() if not known(own)]:
+    if odd := [repr(str(w)) for w, own in words.items() if not known(own)]:
         raise ValueError(f"lexicon: this reader cannot write {some(odd, 5)} (it writes up to {max_len - 1} of "
                          f"{len(charset.chars)} characters); leave them out")
     return [charset.row(w, max_len) for w in sorted({*words.values()}, key=lambda w: (len(w), w))]

@@ -10,6 +10,7 @@ __all__ = ['number', 'other', 'bare', 'WordPrior', 'read_words', 'write_words', 
 import gzip
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from string import punctuation
@@ -51,7 +52,7 @@ def read_words(
     try:
         with (gzip.open if str(path).endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig') as file:
             text = file.read(2**26 + 1)
-    except (UnicodeDecodeError, EOFError, OSError) as e: # BadGzipFile is an OSError
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as e: # BadGzipFile is an OSError
         raise ValueError(f"{path} is no list of words: {getattr(e, 'strerror', None) or e}; give a text file in UTF-8, a "
                          "word a line") from None
     if len(text) > 2**26: raise ValueError(f"{path} is larger than any list of words")

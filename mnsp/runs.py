@@ -145,8 +145,8 @@ def _few(loader, o):
 @contextmanager
 def _owned(out, data):
     "The folder, made and found writable, for this run alone; ValueError when it is one of the data's"
-    out = Path(out)
-    if any(isinstance(d, (str, Path)) and Path(d).resolve() == out.resolve() for d in data):
+    out, paths = Path(out), [Path(d).resolve() for d in data if isinstance(d, (str, Path))]
+    if out.resolve() in [p.parent if p.is_file() and p.suffix != '.json' else p for p in paths]:
         raise ValueError(f"out={out}: is a folder of the data; give another one")
     if rank(): yield out; return
     with locked(prepare_out(out), 'wait for it, or give another out='): yield out
@@ -431,7 +431,7 @@ def run_finetuning(
     with seeded(o.seed), together():
         start, chars = _start(encoder, reader, charset, drop_characters)
         words, loader = _labelled(data, o, start, chars, max_len, aids['short_first'])
-        with _owned(out, data) as out:
+        with _owned(out, [*data, *valid]) as out:
             for line in check_labels(words, max_outside): _tell(o, f'note: {line}')
             validation = _validation(valid, valid_every, out, o, bool(reader), chars)
             model, rate = _reader(start, chars, max_len, settings, o, **aids)

@@ -9,7 +9,7 @@ from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from mnsp.boxes import read_boxes
-from mnsp.crops import crop
+from mnsp.crops import crop, likeness
 from mnsp.labels import DataError
 from mnsp.sources import open_source
 from tests.test_cli import one_line_error, run
@@ -141,6 +141,13 @@ def test_reading_in_place_is_told(shop):
     for drawing in shop/'read.txt', shop/'nowhere/read.png':
         one_line_error(*run('read', shop/'photos/shop 0.jpg', '--boxes', file, '--draw', drawing), 'give a .png file')
     one_line_error(*run('read', shop/'photos', '--boxes', file, '--draw', shop/'read.png'), 'takes one photograph')
+
+
+def test_the_name_that_is_most_alike_counts():
+    "A path before a name, a name before what it may have been; nobody takes the boxes that are more another's"
+    def like(name, file): return likeness(name, f'photos/{file}')
+    assert [like('photos/a 1.jpg', 'a 1.jpg'), like('a 1.jpg', 'a 1.jpg'), like('a 1', 'a 1.jpg'), like('a_1.jpg', 'a 1.jpg'),
+            like('0a1b2c3d-a_1.jpg', 'a 1.jpg'), like('a 1.png', 'a 1.jpg'), like('a 2', 'a 1.jpg')] == [3, 2, 2, 1, 1, 1, 0]
 
 
 def test_numbers_that_are_none(shop):
