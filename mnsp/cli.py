@@ -820,7 +820,7 @@ def data_crop(
     detect: _Detect = None,
     workers: WorkersOption = 0,
 ):
-    "Cut the words out of photographs; interrupted and called again, it goes on."
+    "Cut the words out of photographs. Interrupted and called again, it goes on."
     from mnsp.crops import crop, detect as look, detector
     if detect:
         images, out_boxes = annotations, out.with_name(f'{out.name}.boxes.json')
