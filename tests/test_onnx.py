@@ -96,7 +96,7 @@ def test_a_lexicon_without_torch(file, pictures, tmp_path):
             assert text == reading.text and abs(float(confidence) - reading.confidence) < .03  # PyTorch's may be bfloat16
     (tmp_path / 'empty.txt').write_text('')
     code, _, err = blocked(COMMAND, 'read', *pictures, '--lexicon', tmp_path / 'empty.txt')
-    assert code == 1 and 'lexicon is empty' in err and 'Traceback' not in err
+    assert code == 1 and 'empty.txt holds no word' in err and 'Traceback' not in err
 
 
 def test_whole_numbers_read_nearly_the_same(file, tmp_path):

@@ -74,7 +74,7 @@ def test_the_command(tmp_path):
     texts = [run(app, ['read', picture, '--prior', how]).stdout for how in ('none', str(tmp_path/'mine.txt'))]
     assert texts[0].split('\t')[1] == texts[1].split('\t')[1]          # a clear picture needs none
     (tmp_path/'none.txt').write_text('\n')
-    for wrong, why in ((['none.txt'], 'needs words'), (['nowhere.txt'], 'nowhere.txt'),
+    for wrong, why in ((['none.txt'], 'none.txt holds no word'), (['nowhere.txt'], 'nowhere.txt'),
                        (['mine.txt', '--lexicon', str(tmp_path/'mine.txt')], 'not both')):
         failed = run(app, ['read', picture, '--prior', str(tmp_path/wrong[0]), *wrong[1:]])
         assert failed.exit_code and why in str(failed.exception)
