@@ -837,6 +837,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'mnsp.lists.FolderSource.__init__': ('lists.html#foldersource.__init__', 'mnsp/lists.py'),
                             'mnsp.lists.FolderSource._from_name': ('lists.html#foldersource._from_name', 'mnsp/lists.py'),
                             'mnsp.lists.FolderSource.names': ('lists.html#foldersource.names', 'mnsp/lists.py'),
+                            'mnsp.lists.FolderSource.unlisted': ('lists.html#foldersource.unlisted', 'mnsp/lists.py'),
                             'mnsp.lists.Lines': ('lists.html#lines', 'mnsp/lists.py'),
                             'mnsp.lists.Lines.__del__': ('lists.html#lines.__del__', 'mnsp/lists.py'),
                             'mnsp.lists.Lines.__getitem__': ('lists.html#lines.__getitem__', 'mnsp/lists.py'),

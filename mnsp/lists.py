@@ -410,3 +410,11 @@ def _from_name(self:FolderSource, name):
     found = self.pattern and self.pattern.search(PurePosixPath(name).stem)
     if self.side: return Entry(name, clean(side_text(self.path/name, self.side)))
     return Entry(name, clean(found[1]) or None if found else None)
+
+# %% ../nbs/23_lists.ipynb #cbb11b9b
+@patch
+def unlisted(self:FolderSource) -> list: # of names
+    "Pictures of the folder that its list of labels does not name"
+    if not self.file: return []
+    named = {PurePosixPath(self.name(i).replace('\\', '/')).name for i in range(self.n)}
+    return [name for name in find_images(self.path) if PurePosixPath(name).name not in named]

@@ -34,10 +34,11 @@ from .files import locked, write_atomically
 from .hugging_face import hugging_face
 from .images import by_reason, is_labelled, picture, raw_label, raw_labels, readable_label, reasons, tried
 from .labels import DataError, Survey, clean, some, suffixes, survey
+from .lists import FolderSource
 from .process import figure_style
 from .sources import open_source
 from .synth import draws, font_chars, font_files
-from .unions import digest_of, fingerprint, home, split_source
+from .unions import digest_of, fingerprint, home, leaves, split_source
 
 # %% ../nbs/30_stores.ipynb #00000009
 def probed(source, tally, indices): # → int64 [n,3]
@@ -117,13 +118,15 @@ def table(self:Check, most=5):
     rows.append(('broken', f'{len(broken):,}', f'{by_reason(broken)}: {names}' if broken else ''))
     rows.append(('duplicates', f'{sum(len(g)-1 for g in same):,}',
                  some([' = '.join(g[:3]) for g in same], most)))
+    if aside := [name for s in leaves(self.source) if isinstance(s, FolderSource) for name in s.unlisted()]:
+        rows.append(('not listed', f'{len(aside):,}', f'pictures of the folder, which its list does not name: {some(aside, most)}'))
     for name, values in ('width', self.rows[self.fine, 0]), ('height', self.rows[self.fine, 1]):
         if len(values):
             rows.append((name, f'{np.median(values):.0f}', f'{values.min()} to {values.max()} pixels'))
-    if (found := self.labels).lengths:
+    if (found := self.labels).n: rows.append(('no label', f'{found.none:,}', 'pictures'))
+    if found.lengths:
         lengths = list(found.lengths.elements())
         rows += [('characters', f'{np.median(lengths):.0f}', f'{min(lengths)} to {max(lengths)} per word'),
-                 ('no label', f'{found.none:,}', 'pictures'),
                  ('too long', f'{found.too_long:,}', 'words, which training leaves out')]
         rows.append(('outside', f'{len(found.outside):,}',
                      found.foreign(most) or 'characters outside the character set'))
