@@ -119,7 +119,7 @@ def table(self:Check, most=5):
     rows.append(('duplicates', f'{sum(len(g)-1 for g in same):,}',
                  some([' = '.join(g[:3]) for g in same], most)))
     if aside := [name for s in leaves(self.source) if isinstance(s, FolderSource) for name in s.unlisted()]:
-        rows.append(('not listed', f'{len(aside):,}', f'pictures of the folder, which its list does not name: {some(aside, most)}'))
+        rows.append(('not listed', f'{len(aside):,}', f'pictures beside a list that does not name them: {some(aside, most)}'))
     for name, values in ('width', self.rows[self.fine, 0]), ('height', self.rows[self.fine, 1]):
         if len(values):
             rows.append((name, f'{np.median(values):.0f}', f'{values.min()} to {values.max()} pixels'))
