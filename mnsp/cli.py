@@ -560,7 +560,7 @@ def _read_photos(reader, files, boxes, detect, draw, as_json, **how):
     files = list(_files(files, None))
     for file in files:
         try: im, places = boxes_found(file, find) if find else words_of(file, photos, boxes, files)
-        except (BrokenImage, DataError) as e:
+        except DataError as e:
             if len(files) == 1 and not isinstance(e, BrokenImage): raise
             failed += _answer(file, e, as_json); continue
         found, texts = cut(im, places, least=1), []

@@ -218,7 +218,8 @@ def likeness(name, file): # a photograph in an annotation, the path of a picture
 def words_of(file, photos, annotations, files=()): # of `read_boxes`; their path, for messages; all pictures that are asked for
     "(the picture, its boxes) of one photograph: what is most like its name in the annotations, or, both alone, another"
     like = [likeness(p.name, file) for p in photos]
-    same = [p for p, k in zip(photos, like) if k == max(like) > 0 and (k == 3 or not any(likeness(p.name, f) > k for f in files))]
+    most = max(like)
+    same = [p for p, k in zip(photos, like) if k == most > 0 and not any(likeness(p.name, f) > k for f in files)]
     if not same and len(files) > 1: raise DataError(f"{annotations}: no photograph is called {Path(file).stem}")
     if len(same or photos) > 1:
         called = f'are called {Path(file).stem}' if same else f'and none of them is called {Path(file).stem}'
